@@ -1,0 +1,24 @@
+-- name: greet
+-- What a connection asks when it opens: the floor, the timeline, the role, which start of the server this is.
+SELECT n.floor_epoch, n.format, shardlib.timeline() AS timeline, pg_is_in_recovery() AS in_recovery,
+       extract(epoch FROM pg_postmaster_start_time())::double precision AS instance
+  FROM shardlib.node n;
+
+-- name: observe
+-- What the monitor asks: role, timeline, how far the log is flushed or replayed.
+SELECT pg_is_in_recovery() AS in_recovery, shardlib.timeline() AS timeline,
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END
+           - '0/0'::pg_lsn)::bigint AS lsn,
+       extract(epoch FROM pg_postmaster_start_time())::double precision AS instance;
+
+-- name: flush_position
+-- The token of all writes acknowledged before it was asked.
+SELECT shardlib.timeline() AS timeline, (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS lsn;
+
+-- name: replay_position
+-- How far a replica has replayed.
+SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint AS lsn;
+
+-- name: owned
+-- Whether the node owns each of the buckets and did so at the request's epoch.
+SELECT bool_and(shardlib.owned($1, bucket, $3)) FROM unnest($2::integer[]) AS bucket;
