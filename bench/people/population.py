@@ -90,7 +90,7 @@ def _profile(pool: Pool, chance: random.Random) -> dict[str, Any]:
 
 def _nested(chance: random.Random) -> Any:
     text = _pick(HOSTILE, chance)
-    return chance.choice((text, [text, None, True, -1.5], {text: {text: []}}, {"": ""}, 2**53 - 1, 1.7e308))
+    return chance.choice((text, [text, None, True, -1.5], {text: {text: []}}, {"": ""}, 2**53 - 1, 1e-7))
 
 
 def base36(number: int) -> str:
