@@ -13,6 +13,7 @@
     |   |-- BadToken             not a token of this cluster
     |   |-- WriteLost            the token names a write that a failover lost
     |   |-- Taken                the unique value belongs to somebody else
+    |   |-- ClaimLost            the claim was decided before or is too old: claim again
     |   |-- AnswerMismatch       the request id was used for something else
     |   `-- NotColocated         a statement for many keys lacks its /*mine*/ mark
     `-- Broken                   ours, or the cluster's: a state that must not be
@@ -95,6 +96,10 @@ class WriteLost(Rejected):
 
 class Taken(Rejected):
     """The unique value belongs to another owner."""
+
+
+class ClaimLost(Rejected):
+    """The claim was taken over, decided before, or is too old: make it anew."""
 
 
 class AnswerMismatch(Rejected):
