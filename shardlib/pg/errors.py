@@ -1,0 +1,54 @@
+"""What asyncpg's exceptions say about the fate of a statement.
+
+DESIGN. The server's own word (an SQLSTATE of severity ERROR) means that the statement was rolled back: nothing happened.
+A FATAL one doesn't: the session may end after the commit and before the answer (a shutdown does, while a commit waits
+for its standby). A closed connection that was found closed *before* anything was written is the one client-side error
+that proves that nothing was sent.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from shardlib.ports import Outcome
+
+FENCED = "SH001"  # the SQLSTATE of our fence
+_PASSES = frozenset({"40001", "40P01", "55P03"})  # serialisation failure, deadlock, lock not available
+_READ_ONLY = "25006"
+_FATAL_CLASSES = ("08", "57P0", "58", "XX")  # connection, shutdown and crash, system, internal
+_FOUND_CLOSED = "connection is closed"  # asyncpg's own check before it writes
+_BUSY = "another operation is in progress"
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Say what is known after ``error`` came out of a statement."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _by_sqlstate(error)
+    if isinstance(error, asyncpg.InterfaceError):
+        return Outcome.AGAIN if str(error).startswith(_FOUND_CLOSED) else Outcome.ANSWERED
+    if isinstance(error, OSError | asyncpg.InternalClientError | EOFError):
+        return Outcome.LOST
+    return Outcome.ANSWERED
+
+
+def _by_sqlstate(error: asyncpg.PostgresError) -> Outcome:
+    state = error.sqlstate or "XX000"
+    if state == FENCED:
+        return Outcome.REFUSED
+    if state == _READ_ONLY:
+        return Outcome.READ_ONLY
+    if state in _PASSES:
+        return Outcome.AGAIN
+    if state.startswith(_FATAL_CLASSES) and getattr(error, "severity_en", None) != "ERROR":
+        return Outcome.LOST
+    return Outcome.ANSWERED
+
+
+def refused_to_connect(error: BaseException) -> str:
+    """Return one line for people about why a connection could not be opened, without addresses or secrets."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    text = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,259 @@
+"""The nodes of the present topology: their endpoints, who of them is primary, how far the others have come.
+
+DESIGN. An endpoint's role is observed, never configured: of the addresses of a node, the one that is not in recovery
+serves writes, and if two claim so, the one on the later timeline. Each endpoint has a monitor with a connection of its
+own. A replica's lag isn't taken from its own clocks (an idle replica that was cut off calls itself current): each round
+notes the primary's position first, and a replica that has replayed the position of time t is current as of t.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic
+
+from shardlib.core.topology import Node as NodeEntry
+from shardlib.core.topology import Topology
+from shardlib.errors import DeadlineExceeded, NodeUnavailable, Overloaded
+from shardlib.observe import BreakerClosed, BreakerOpened, Observer, PrimaryChanged
+from shardlib.pg.errors import outcome_of
+from shardlib.pg.link import Credentials, Link, open_connection
+from shardlib.pg.monitor import Monitor, Sighting
+from shardlib.pg.pool import EndpointPool, Limits
+from shardlib.ports import Outcome
+
+_MAX_WAITING_FOR_PRIMARY = 1000  # requests per node that may wait while no primary is known
+_POSITIONS_KEPT = 512  # of the primary, newest first: over two minutes at four a second
+
+
+class PgNode:
+    """One node."""
+
+    def __init__(self, entry: NodeEntry, sessions: Sessions, observer: Observer) -> None:
+        self.name = entry.name
+        self.entry = entry
+        self.not_before = 0.0  # CLOCK_BOOTTIME: only snapshots confirmed later may write here
+        self._sessions = sessions
+        self._observer = observer
+        self._positions: deque[tuple[float, int, int]] = deque(maxlen=_POSITIONS_KEPT)  # (asked at, timeline, lsn)
+        self._timeline = 0
+        self._waiting = 0
+        self._found = asyncio.Event()
+        self.nobody = EndpointPool(entry.name, "nobody", sessions.never, Limits(size=0), lambda _pool, _reason: None)
+        self.pools: list[EndpointPool] = []
+        self.monitors: list[Monitor] = []
+        for url in (entry.url, *entry.replicas):
+            self._add(url)
+        self.primary = self.pools[0]  # until somebody says otherwise
+
+    def __repr__(self) -> str:
+        return f"<node {self.name}: primary {self.primary.name}>"
+
+    def replicas(self) -> Sequence[EndpointPool]:
+        """Return the pools that aren't the primary's."""
+        return [pool for pool in self.pools if pool is not self.primary]
+
+    def timeline(self) -> int:
+        """Return the primary's timeline, 0 while none is known."""
+        return self._timeline
+
+    async def primary_pool(self, until: float) -> EndpointPool:
+        """Return the primary's pool, waiting for one while the endpoints answer and none is primary."""
+        while self.primary is self.nobody:
+            if all(pool.broken for pool in self.pools):
+                raise NodeUnavailable(f"{self.name} can't be reached: {self.pools[0].broken}", node=self.name)
+            await self._wait_for_primary(until)
+        return self.primary
+
+    def apply_epoch(self, epoch: int) -> None:
+        """Have links greet again before their next use: what this node owns has changed."""
+        for pool in self.pools:
+            pool.epoch = epoch
+
+    async def close(self) -> None:
+        """Stop the monitors, then end the links."""
+        await asyncio.gather(*(monitor.close() for monitor in self.monitors))
+        await asyncio.gather(*(pool.close() for pool in (*self.pools, self.nobody)))
+
+    # -- what the monitors report
+
+    def seen(self, pool: EndpointPool, sighting: Sighting) -> None:
+        """Take in what an endpoint said of itself."""
+        if not sighting.in_recovery:
+            self._note_primary(pool, sighting)
+        view = pool.view
+        if view.instance != sighting.instance:
+            view.replayed, view.current_as_of = -1, float("-inf")
+        view.instance, view.timeline, view.replayed = sighting.instance, sighting.timeline, sighting.lsn
+        view.usable = sighting.in_recovery
+        view.current_as_of = max(view.current_as_of, self._current_as_of(sighting))
+        if pool is self.primary and sighting.in_recovery:
+            self._set_primary(self.nobody, 0)
+        pool.succeeded()
+
+    def _note_primary(self, pool: EndpointPool, sighting: Sighting) -> None:
+        if pool is not self.primary and self.primary is not self.nobody and sighting.timeline <= self._timeline:
+            return  # a deposed primary that doesn't know it yet
+        if self._timeline not in (0, sighting.timeline):
+            self.not_before = clock_gettime(CLOCK_BOOTTIME)
+            self._positions.clear()
+        self._timeline = sighting.timeline
+        self._positions.appendleft((sighting.asked_at, sighting.timeline, sighting.lsn))
+        self._set_primary(pool, sighting.timeline)
+
+    def _set_primary(self, pool: EndpointPool, timeline: int) -> None:
+        if pool is not self.primary:
+            self.primary = pool
+            self._observer.observe(
+                PrimaryChanged(self.name, None if pool is self.nobody else pool.name, timeline)
+            )
+        if pool is not self.nobody:
+            self._found.set()
+
+    def _current_as_of(self, sighting: Sighting) -> float:
+        for asked_at, timeline, lsn in self._positions:
+            if timeline == sighting.timeline and lsn <= sighting.lsn:
+                return asked_at
+        return float("-inf")
+
+    # -- inside
+
+    async def _wait_for_primary(self, until: float) -> None:
+        if self._waiting >= _MAX_WAITING_FOR_PRIMARY:
+            raise Overloaded(f"{self._waiting} requests wait for a primary of {self.name}")
+        self._found.clear()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(max(0.0, min(until - monotonic(), 0.25))):
+                await self._found.wait()
+        except TimeoutError:
+            if monotonic() >= until:
+                raise DeadlineExceeded(f"{self.name} had no primary in time") from None
+        finally:
+            self._waiting -= 1
+
+    def _add(self, url: str) -> None:
+        name = _host_and_port(url)
+        pool = EndpointPool(
+            self.name, name, self._sessions.opener(url), self._sessions.limits, self._on_breaker
+        )
+        self.pools.append(pool)
+        self.monitors.append(
+            Monitor(
+                name=f"{self.name} {name}",
+                connect=lambda: self._sessions.connect(url, "monitor"),
+                seen=lambda sighting: self.seen(pool, sighting),
+                failed=pool.failed,
+            )
+        )
+
+    def _on_breaker(self, pool: EndpointPool, reason: str | None) -> None:
+        event = BreakerClosed(self.name, pool.name) if reason is None else BreakerOpened(self.name, pool.name, reason)
+        self._observer.observe(event)
+
+
+class Sessions:
+    """How to open a session: credentials, limits, the name that the server shows."""
+
+    def __init__(self, credentials: Credentials, limits: Limits, application_name: str) -> None:
+        self.limits = limits
+        self._credentials = credentials
+        self._application_name = application_name
+
+    async def connect(self, url: str, purpose: str = "") -> Link:
+        """Open a session without greeting it."""
+        name = f"{self._application_name} {purpose}".strip()
+        seconds = self.limits.open_seconds
+        return Link(await open_connection(url, self._credentials.application, name, seconds))
+
+    def opener(self, url: str) -> EndpointOpener:
+        """Return what a pool calls to get one more greeted link."""
+        return EndpointOpener(self, url)
+
+    async def never(self, _epoch: int) -> Link:
+        """Refuse: the pool of nobody opens nothing."""
+        raise NodeUnavailable("no primary is known", node="")
+
+
+class EndpointOpener:
+    """Opens greeted links to one address."""
+
+    def __init__(self, sessions: Sessions, url: str) -> None:
+        self._sessions = sessions
+        self._url = url
+
+    async def __call__(self, epoch: int) -> Link:
+        """Open a session and greet it, within the limit for both."""
+        async with asyncio.timeout(self._sessions.limits.open_seconds):
+            link = await self._sessions.connect(self._url)
+            try:
+                await link.greet(epoch)
+            except BaseException:
+                link.connection.terminate()
+                raise
+            return link
+
+
+class PgNodes:
+    """The nodes of a topology; see ports.Nodes."""
+
+    def __init__(self, sessions: Sessions, observer: Observer) -> None:
+        self._sessions = sessions
+        self._observer = observer
+        self._nodes: dict[str, PgNode] = {}
+        self._owned: dict[str, int] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def apply(self, topology: Topology) -> Mapping[str, PgNode]:
+        """Open and close pools so that they fit the topology; return its nodes by name."""
+        for name in self._nodes.keys() - topology.nodes.keys():
+            self._retire(self._nodes.pop(name))
+        for name, entry in topology.nodes.items():
+            known = self._nodes.get(name)
+            if known is None or (known.entry.url, known.entry.replicas) != (entry.url, entry.replicas):
+                if known is not None:
+                    self._retire(known)
+                self._nodes[name] = PgNode(entry, self._sessions, self._observer)
+        for name, owned in _owned_by(topology).items():
+            if self._owned.get(name) != owned and name in self._nodes:
+                self._nodes[name].apply_epoch(topology.epoch)
+            self._owned[name] = owned
+        return dict(self._nodes)
+
+    async def first_look(self, seconds: float) -> None:
+        """Wait until each endpoint has answered once or failed, at most ``seconds``."""
+        looks = [monitor.looked.wait() for node in self._nodes.values() for monitor in node.monitors]
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*looks)
+        except TimeoutError:
+            return  # some endpoint hangs: its breaker will say so, the others can serve
+
+    async def close(self) -> None:
+        """End all sessions."""
+        for node in self._nodes.values():
+            self._retire(node)
+        self._nodes.clear()
+        await asyncio.gather(*self._closing)
+
+    def outcome_of(self, error: BaseException) -> Outcome:
+        """Say what is known after this error."""
+        return outcome_of(error)
+
+    def _retire(self, node: PgNode) -> None:
+        task = asyncio.get_running_loop().create_task(node.close(), name=f"close {node.name}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _owned_by(topology: Topology) -> dict[str, int]:
+    owned: dict[str, int] = dict.fromkeys(topology.nodes, 0)
+    for keyspace in topology.keyspaces.values():
+        for name in topology.nodes:
+            owned[name] = hash((owned[name], keyspace.name, keyspace.owners, tuple(keyspace.moving)))
+    return owned
+
+
+def _host_and_port(url: str) -> str:
+    return url.rpartition("@")[2].partition("/")[0] if "//" in url else url
