@@ -74,6 +74,8 @@ def _fold(text: str) -> str:
 
 
 def _a_labels(domain: str) -> str:
+    if domain.isascii():
+        return domain  # folded, it is what IDNA would answer, or what it refuses
     try:
         return idna.encode(domain, uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError):
