@@ -1,0 +1,66 @@
+"""Point statements on one Postgres with asyncpg alone: through its pool, and on connections that are never given back.
+
+``Held`` is the fastest that asyncpg can be: each worker owns a connection and statements that are already prepared.
+Both get the node and the keys for nothing: only keys that live on this node are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+READ = "SELECT id, name, email FROM bench_item WHERE id = $1"
+UPDATE = "UPDATE bench_item SET visits = visits + 1 WHERE id = $1"
+INSERT = "INSERT INTO bench_item (id, name, email) VALUES ($1, $2, $3)"
+READ_MANY = "SELECT id, name, email FROM bench_item WHERE id = ANY($1)"
+
+Call = Callable[..., Awaitable[Any]]
+
+
+class Pooled:
+    """asyncpg's pool, every connection opened beforehand; no life time, so that none is reopened while measured."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, url: str, password: str, workers: int) -> Pooled:
+        size = {"min_size": workers, "max_size": workers}
+        return cls(await asyncpg.create_pool(url, password=password, max_inactive_connection_lifetime=0, **size))
+
+    def calls(self, query: str, _worker: int) -> Call:
+        """Return what runs the statement, with its arguments."""
+        verb = self._pool.fetchrow if query is READ else self._pool.execute
+        return partial(verb, query)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+class Held:
+    """A connection for each worker, with each statement prepared."""
+
+    def __init__(self, statements: list[dict[str, Any]], connections: list[asyncpg.Connection]) -> None:
+        self._statements = statements
+        self._connections = connections
+
+    @classmethod
+    async def open(cls, url: str, password: str, workers: int) -> Held:
+        connections = [await asyncpg.connect(url, password=password) for _ in range(workers)]
+        queries = (READ, UPDATE, INSERT, READ_MANY)
+        statements = [{query: await each.prepare(query) for query in queries} for each in connections]
+        return cls(statements, connections)
+
+    def calls(self, query: str, worker: int) -> Call:
+        """Return what runs the worker's statement, with its arguments."""
+        statement = self._statements[worker][query]
+        verb: Call = statement.fetch if query is READ_MANY else statement.fetchrow
+        return verb
+
+    async def close(self) -> None:
+        for connection in self._connections:
+            await connection.close()
