@@ -50,8 +50,8 @@ class Keyspace:
     name: str
     hash: str  # a name in core.keys.HASHES; it implies the key's type
     owners: tuple[str, ...]  # bucket -> node; its length is the number of buckets
-    since: Mapping[int, Since] = field(default=_EMPTY)  # only buckets that have ever moved
-    moving: Mapping[int, str] = field(default=_NONE_MOVING)  # bucket -> move, while flagged
+    since: Mapping[int, Since] = field(default_factory=lambda: _EMPTY)  # only buckets that have ever moved
+    moving: Mapping[int, str] = field(default_factory=lambda: _NONE_MOVING)  # bucket -> move, while flagged
 
     @property
     def buckets(self) -> int:
