@@ -60,7 +60,7 @@ class Comparison:
     def line(self) -> str:
         low, high = self.ratio_quartiles
         verdict = "" if self.met is None else f"   goal {self.goal}: {'met' if self.met else 'MISSED'}"
-        return (f"{self.name:<34} {self.ours:>10,.6g} vs {self.peer:>10,.6g} {self.unit:<8}"
+        return (f"{self.name:<42} {self.ours:>10,.6g} vs {self.peer:>10,.6g} {self.unit:<8}"
                 f" ratio {self.ratio:5.2f} ({low:.2f}-{high:.2f}){verdict}")
 
 

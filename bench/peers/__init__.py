@@ -1,1 +1,1 @@
-"""What we are compared with: each does the same work by hand, as fast as we know how to. Yours may be faster: show us."""
+"""What we are compared with: each does the same work by hand, as fast as we know how to."""

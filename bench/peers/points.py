@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 
@@ -22,15 +21,17 @@ Call = Callable[..., Awaitable[Any]]
 
 
 class Pooled:
-    """asyncpg's pool, every connection opened beforehand; no life time, so that none is reopened while measured."""
+    """asyncpg's pool, every connection opened beforehand and none reopened while we measure."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     @classmethod
     async def open(cls, url: str, password: str, workers: int) -> Pooled:
-        size = {"min_size": workers, "max_size": workers}
-        return cls(await asyncpg.create_pool(url, password=password, max_inactive_connection_lifetime=0, **size))
+        return cls(await asyncpg.create_pool(
+            url, password=password, min_size=workers, max_size=workers,
+            max_inactive_connection_lifetime=0, max_queries=10**9,
+        ))
 
     def calls(self, query: str, _worker: int) -> Call:
         """Return what runs the statement, with its arguments."""
