@@ -43,7 +43,7 @@ class KeyHash:
 
     ``bucket(key, mask)`` returns ``0 <= bucket <= mask`` or raises WrongKey; ``mask`` is a power of two less one, at
     most 65,535. ``sql(column, mask)`` returns an SQL expression of type integer over a column or parameter, which is
-    spliced in as it stands: quote it first. It may only call immutable functions.
+    spliced in as it stands: quote it first. It may only call immutable functions, and stands in parentheses.
     """
 
     name: str
@@ -161,7 +161,7 @@ def _mix(a: int, b: int, c: int) -> tuple[int, int, int]:
 
 
 def _call(function: str) -> Callable[[str, int], str]:
-    return lambda column, mask: f"({function}({column}, 0) & {mask})::int"
+    return lambda column, mask: f"(({function}({column}, 0) & {mask})::int)"
 
 
 def _uuid_tail_sql(column: str, mask: int) -> str:

@@ -162,9 +162,9 @@ def test_the_message_keeps_the_key_to_itself() -> None:
 
 
 def test_the_expressions_are_those_that_stand_in_the_database() -> None:
-    assert HASHES["int"].sql("u.id", 4095) == "(hashint8extended(u.id, 0) & 4095)::int"
-    assert HASHES["str"].sql('"Key"', 15) == '(hashtextextended("Key", 0) & 15)::int'
-    assert HASHES["uuid_hash"].sql("id", 1) == "(uuid_hash_extended(id, 0) & 1)::int"
+    assert HASHES["int"].sql("u.id", 4095) == "((hashint8extended(u.id, 0) & 4095)::int)"
+    assert HASHES["str"].sql('"Key"', 15) == '((hashtextextended("Key", 0) & 15)::int)'
+    assert HASHES["uuid_hash"].sql("id", 1) == "((uuid_hash_extended(id, 0) & 1)::int)"
     tail = "(((get_byte(uuid_send(id), 14) << 8) | get_byte(uuid_send(id), 15)) & 4095)"
     assert HASHES["uuid_tail"].sql("id", 4095) == tail
     assert {name: each.sql_type for name, each in HASHES.items()} == {
