@@ -14,7 +14,7 @@ owner's home and reads what stands there. One unique key on one node decides; th
 no clock, lock or time limit matters. Then, in a later statement, he looks at the owner's row. Invariant: of all tokens
 ever written for a value, only the one that stands in the index may be undecided, for replacing and removing name a
 settled token (compare-and-set). A token decides once; a second "commit" is refused. Each process may stop anywhere:
-what it leaves is settled by whoever comes next, or by ``sweep``. `docs/explanation/uniqueness.md` has the interleavings.
+what it leaves is settled by whoever comes next, or by ``sweep``.
 
 What doesn't work on Postgres: to look up, then lock the owner's row (a reader doesn't wait for an uncommitted insert),
 and a reservation with a time limit (its holder may sleep past it and write).
@@ -131,7 +131,7 @@ class Unique:
             return
         outcome = await tx.fetchval(_SQL["outcome"], *self._decision(claim.owner, claim.token))
         reasons = {"abort": "was taken over", "commit": "was decided before", None: "is older than a day"}
-        raise ClaimLost(f"the claim of {claim.identifier.kind} for {claim.owner} {reasons[outcome]}")
+        raise ClaimLost(f"the claim of this {claim.identifier.kind} {reasons[outcome]}")
 
     async def confirm(self, claim: Claim) -> None:
         """Mark a decided claim in the index. It is safe to leave this out: whoever comes next does it."""
@@ -158,7 +158,7 @@ class Unique:
     async def entries(self, kind: str, value: str) -> tuple[Entry, ...]:
         """Return what the index says of a value, one entry for each HMAC key under which there is one.
 
-        Saves ``find`` its second read when the caller reads the owner's row anyway, and checks that it carries the value.
+        For a caller who reads the owner's row anyway: he spares a read, and checks that the row carries the value.
         """
         found = [await self._entry(identifier) for identifier in self._identifiers(kind, value)]
         return tuple(entry for entry in found if entry is not None)

@@ -1,7 +1,7 @@
 """Unique values as they are stored: normalised, then hidden behind an HMAC, with the id of its key in front.
 
-DESIGN. No clear value is an index key: a stolen index, or its backup, tells nobody's e-mail without the HMAC key. The id
-of the key stands in front, so that keys can be changed while values under the old one are still found. An e-mail is
+DESIGN. No clear value is an index key: a stolen index, or its backup, tells nobody's e-mail without the HMAC key. The
+id of the key stands in front, so that keys can be changed while values under the old one are still found. An e-mail is
 normalised (trimmed, NFC, case-folded, its domain as A-labels, IDNA 2008 after UTS 46) so that two spellings of one
 mailbox are one value; mail providers' own rules (dots, plus signs) aren't ours to guess.
 """
