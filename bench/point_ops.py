@@ -13,11 +13,10 @@ from itertools import cycle
 from random import Random
 from uuid import UUID
 
-from shardlib import Cluster
-
 from bench.harness import Comparison, Goal, Measure, compared, report, setting, take_turns
 from bench.peers.points import INSERT, READ, READ_MANY, UPDATE, Call, Held, Pooled
 from bench.stage import Stage, stage
+from shardlib import Cluster
 
 WORKERS = 16
 ROUNDS, PER_WORKER = 20, 200
@@ -101,13 +100,13 @@ async def compare_latency(on: Stage, callers: dict[str, Caller]) -> list[Compari
     return results
 
 
-async def compare_multi_get(on: Stage, cluster: Cluster, held: Held) -> Comparison:
+async def compare_multi_get(on: Stage, held: Held) -> Comparison:
     """Compare a multi-get from all nodes with one node's ``= ANY``."""
     def batches(keys: Sequence[UUID]) -> Iterator[tuple[object, ...]]:
         return cycle([(keys[at:at + MULTI_GET_KEYS],) for at in range(0, len(keys) - MULTI_GET_KEYS, MULTI_GET_KEYS)])
 
     async def many(keys: Sequence[UUID]) -> object:
-        return await cluster.fetch_many(READ_MANY, keys, keyspace="users")
+        return await on.cluster.fetch_many(READ_MANY, keys, keyspace="users")
 
     contenders = {
         "ours": latency(many, batches(on.keys_everywhere), MULTI_GET_CALLS),
@@ -131,9 +130,9 @@ async def peers(on: Stage) -> AsyncIterator[tuple[Pooled, Held]]:
 
 async def main() -> None:
     """Run all and write the report."""
-    async with stage() as on, on.connect(pool_size=WORKERS) as cluster, peers(on) as (pooled, held):
-        callers = {"ours": ours(cluster), "pool": pooled.calls, "held": held.calls}
+    async with stage(pool_size=WORKERS) as on, peers(on) as (pooled, held):
+        callers = {"ours": ours(on.cluster), "pool": pooled.calls, "held": held.calls}
         results = await compare_throughput(on, callers)
         results += await compare_latency(on, {name: callers[name] for name in ("ours", "held")})
-        results.append(await compare_multi_get(on, cluster, held))
+        results.append(await compare_multi_get(on, held))
         report("point_ops", results, setting(postgres=on.postgres, rows=len(on.keys_everywhere), fsync="off"))

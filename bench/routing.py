@@ -7,12 +7,11 @@ from collections.abc import Callable
 from random import Random
 from uuid import UUID
 
+from bench.harness import Comparison, Goal, compared, report, setting, within
 from shardlib.core.keys import Key, hash_named
 from shardlib.core.route import ReplicaView, choose, wish_for
 from shardlib.core.tokens import Token
 from shardlib.core.topology import Keyspace, Node, Since, Topology
-
-from bench.harness import Comparison, Goal, compared, report, setting, within
 
 REPEATS, CALLS = 20, 20_000
 SMALL, LARGE = (3, 4096), (1000, 65_536)  # (nodes, buckets)
