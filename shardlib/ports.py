@@ -53,9 +53,21 @@ class Outcome(enum.Enum):
 
     ANSWERED = "answered"  # the server refused it: nothing happened, the session is fine
     AGAIN = "again"  # the server rolled it back for a reason that passes: serialisation, deadlock
+    UNSENT = "unsent"  # the connection was found closed before anything was written
     REFUSED = "refused"  # the fence: the bucket isn't here any more
     READ_ONLY = "read only"  # the server is a standby now: nothing happened
     LOST = "lost"  # no answer
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a pool has done since it was made."""
+
+    opened: int = 0
+    lost: int = 0
+    overdue: int = 0
+    waited: int = 0
+    refused: int = 0
 
 
 class Link(Protocol):
@@ -81,9 +93,18 @@ class Pool(Protocol):
     epoch: int
     view: ReplicaView
     name: str
+    broken: str
+    counters: Counters
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a link."""
 
     def lend(self, link: Link, until: float) -> None:
         """Note that an idle link was taken off ``idle``; past ``until`` it is terminated."""
+
+    def watch(self, link: Link, until: float) -> None:
+        """Change the deadline of a lent link."""
 
     async def take(self, until: float) -> Link:
         """Return a link; raise NodeUnavailable, Overloaded or DeadlineExceeded."""
@@ -113,6 +134,9 @@ class Node(Protocol):
     name: str
     primary: Pool
     not_before: float
+
+    def all_pools(self) -> Sequence[Pool]:
+        """Return the pools of all its endpoints."""
 
     def replicas(self) -> Sequence[Pool]:
         """Return the pools that aren't the primary's."""

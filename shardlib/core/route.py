@@ -47,12 +47,13 @@ def wish_for(
     """Return what a read of a bucket on ``node`` must find replayed: the bucket's ``since``, and the token's write.
 
     A token of the bucket's present ownership is compared by its position; one of an older ownership is covered by
-    ``since``; one of another bucket counts only where it names this node.
+    ``since``; one of another node says nothing here. Positions of older timelines hold on this one: what a failover
+    lost has been found out before.
     """
-    position = since.lsn if since is not None and since.timeline == timeline else -1
-    if token is not None and token.node == node and token.timeline == timeline and token.lsn > position:
-        if since is None or token.epoch >= since.epoch:
-            position = token.lsn
+    position = -1 if since is None else since.lsn
+    if token is not None and token.node == node and (since is None or token.epoch >= since.epoch):
+        position = max(position, token.lsn)
+        timeline = max(timeline, token.timeline)
     return Wish(max_lag, timeline, position)
 
 

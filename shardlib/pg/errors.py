@@ -12,12 +12,14 @@ import asyncpg
 
 from shardlib.ports import Outcome
 
+Record = asyncpg.Record
+UniqueViolation = asyncpg.UniqueViolationError
+
 FENCED = "SH001"  # the SQLSTATE of our fence
 _PASSES = frozenset({"40001", "40P01", "55P03"})  # serialisation failure, deadlock, lock not available
 _READ_ONLY = "25006"
 _FATAL_CLASSES = ("08", "57P0", "58", "XX")  # connection, shutdown and crash, system, internal
 _FOUND_CLOSED = "connection is closed"  # asyncpg's own check before it writes
-_BUSY = "another operation is in progress"
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -25,7 +27,7 @@ def outcome_of(error: BaseException) -> Outcome:
     if isinstance(error, asyncpg.PostgresError):
         return _by_sqlstate(error)
     if isinstance(error, asyncpg.InterfaceError):
-        return Outcome.AGAIN if str(error).startswith(_FOUND_CLOSED) else Outcome.ANSWERED
+        return Outcome.UNSENT if str(error).startswith(_FOUND_CLOSED) else Outcome.ANSWERED
     if isinstance(error, OSError | asyncpg.InternalClientError | EOFError):
         return Outcome.LOST
     return Outcome.ANSWERED

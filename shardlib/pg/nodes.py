@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 
 from shardlib.core.topology import Node as NodeEntry
@@ -45,18 +45,22 @@ class PgNode:
         self.monitors: list[Monitor] = []
         for url in (entry.url, *entry.replicas):
             self._add(url)
-        self.primary = self.pools[0]  # until somebody says otherwise
+        self.primary = self.nobody  # until one is seen
 
     def __repr__(self) -> str:
         return f"<node {self.name}: primary {self.primary.name}>"
+
+    def all_pools(self) -> Sequence[EndpointPool]:
+        """Return the pools of all its endpoints."""
+        return self.pools
 
     def replicas(self) -> Sequence[EndpointPool]:
         """Return the pools that aren't the primary's."""
         return [pool for pool in self.pools if pool is not self.primary]
 
     def timeline(self) -> int:
-        """Return the primary's timeline, 0 while none is known."""
-        return self._timeline
+        """Return the primary's timeline; before one was seen, the latest that a replica replays (0: none)."""
+        return self._timeline or max((pool.view.timeline for pool in self.pools if pool.view.usable), default=0)
 
     async def primary_pool(self, until: float) -> EndpointPool:
         """Return the primary's pool, waiting for one while the endpoints answer and none is primary."""
@@ -91,6 +95,11 @@ class PgNode:
         if pool is self.primary and sighting.in_recovery:
             self._set_primary(self.nobody, 0)
         pool.succeeded()
+
+    def heard(self, link: Link) -> None:
+        """Take in the timeline that a greeting told: it may be ahead of the monitor's."""
+        if self._timeline and link.timeline > self._timeline:
+            self.not_before = clock_gettime(CLOCK_BOOTTIME)
 
     def _note_primary(self, pool: EndpointPool, sighting: Sighting) -> None:
         if pool is not self.primary and self.primary is not self.nobody and sighting.timeline <= self._timeline:
@@ -136,7 +145,12 @@ class PgNode:
     def _add(self, url: str) -> None:
         name = _host_and_port(url)
         pool = EndpointPool(
-            self.name, name, self._sessions.opener(url), self._sessions.limits, self._on_breaker
+            self.name,
+            name,
+            EndpointOpener(self._sessions, url, self.heard),
+            self._sessions.limits,
+            self._on_breaker,
+            self._on_demoted,
         )
         self.pools.append(pool)
         self.monitors.append(
@@ -147,6 +161,10 @@ class PgNode:
                 failed=pool.failed,
             )
         )
+
+    def _on_demoted(self, pool: EndpointPool) -> None:
+        if pool is self.primary:
+            self._set_primary(self.nobody, 0)
 
     def _on_breaker(self, pool: EndpointPool, reason: str | None) -> None:
         event = BreakerClosed(self.name, pool.name) if reason is None else BreakerOpened(self.name, pool.name, reason)
@@ -167,10 +185,6 @@ class Sessions:
         seconds = self.limits.open_seconds
         return Link(await open_connection(url, self._credentials.application, name, seconds))
 
-    def opener(self, url: str) -> EndpointOpener:
-        """Return what a pool calls to get one more greeted link."""
-        return EndpointOpener(self, url)
-
     async def never(self, _epoch: int) -> Link:
         """Refuse: the pool of nobody opens nothing."""
         raise NodeUnavailable("no primary is known", node="")
@@ -179,9 +193,10 @@ class Sessions:
 class EndpointOpener:
     """Opens greeted links to one address."""
 
-    def __init__(self, sessions: Sessions, url: str) -> None:
+    def __init__(self, sessions: Sessions, url: str, heard: Callable[[Link], None]) -> None:
         self._sessions = sessions
         self._url = url
+        self._heard = heard
 
     async def __call__(self, epoch: int) -> Link:
         """Open a session and greet it, within the limit for both."""
@@ -192,6 +207,7 @@ class EndpointOpener:
             except BaseException:
                 link.connection.terminate()
                 raise
+            self._heard(link)
             return link
 
 

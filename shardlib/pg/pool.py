@@ -24,6 +24,7 @@ from shardlib.core.route import ReplicaView
 from shardlib.errors import DeadlineExceeded, NodeUnavailable, Overloaded, ShardlibError
 from shardlib.pg.errors import refused_to_connect
 from shardlib.pg.link import Link
+from shardlib.ports import Counters
 
 OPEN_AFTER = 3  # failures in a row that open the breaker
 _RETRY_OPENING = Backoff(base=0.05, cap=1.0)
@@ -38,17 +39,6 @@ class Limits:
     open_seconds: float = 3.0  # for a connection to be made and greeted
 
 
-@dataclass(slots=True)
-class Counters:
-    """What a pool has done since it was made."""
-
-    opened: int = 0
-    lost: int = 0
-    overdue: int = 0
-    waited: int = 0
-    refused: int = 0
-
-
 class EndpointPool:
     """The links of one endpoint; see the module for the rules."""
 
@@ -59,6 +49,7 @@ class EndpointPool:
         open_link: Callable[[int], Awaitable[Link]],
         limits: Limits,
         on_breaker: Callable[[EndpointPool, str | None], None],
+        on_demoted: Callable[[EndpointPool], None] = lambda _pool: None,
     ) -> None:
         self.node = node
         self.name = name
@@ -72,6 +63,7 @@ class EndpointPool:
         self._open_link = open_link
         self._limits = limits
         self._on_breaker = on_breaker
+        self._on_demoted = on_demoted
         self._waiters: deque[asyncio.Future[Link]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = 0
@@ -93,7 +85,13 @@ class EndpointPool:
         self.busy.add(link)
         self.view.outstanding += 1
         if until < self._reap_at:
-            self._watch(until)
+            self._arm(until)
+
+    def watch(self, link: Link, until: float) -> None:
+        """Change the deadline of a lent link."""
+        link.deadline = until
+        if until < self._reap_at:
+            self._arm(until)
 
     async def take(self, until: float) -> Link:
         """Return a link lent until then, waiting for one if need be.
@@ -116,7 +114,7 @@ class EndpointPool:
     def give(self, link: Link) -> None:
         """Take back a link whose statement is over."""
         self._forget(link)
-        if link.overdue or self._closed or link.connection.is_closed():
+        if link.overdue or self._closed:
             self._discard(link)
         elif link.dirty:
             self._background(self._reset(link))
@@ -154,7 +152,7 @@ class EndpointPool:
 
     def demoted(self) -> None:
         """Note that a write met a read-only server: its monitor finds out the rest."""
-        self.view.usable = False
+        self._on_demoted(self)
 
     async def close(self) -> None:
         """End all links: refuse newcomers, send waiters away, stop the background, terminate."""
@@ -186,9 +184,7 @@ class EndpointPool:
             raise
         finally:
             timer.cancel()
-        link.deadline = until
-        if until < self._reap_at:
-            self._watch(until)
+        self.watch(link, until)
         return link
 
     def _too_late(self, waiter: asyncio.Future[Link]) -> None:
@@ -275,7 +271,7 @@ class EndpointPool:
 
     # -- deadlines
 
-    def _watch(self, until: float) -> None:
+    def _arm(self, until: float) -> None:
         if self._reaper is not None:
             self._reaper.cancel()
         self._reap_at = until
@@ -290,4 +286,4 @@ class EndpointPool:
         self._reaper, self._reap_at = None, float("inf")
         left = min((link.deadline for link in self.busy if not link.overdue), default=float("inf"))
         if left < float("inf"):
-            self._watch(left)
+            self._arm(left)

@@ -22,3 +22,7 @@ SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint AS lsn;
 -- name: owned
 -- Whether the node owns each of the buckets and did so at the request's epoch.
 SELECT bool_and(shardlib.owned($1, bucket, $3)) FROM unnest($2::integer[]) AS bucket;
+
+-- name: key_columns
+-- The key columns of a keyspace's tables.
+SELECT DISTINCT key_column FROM shardlib.attached_table WHERE keyspace = $1;

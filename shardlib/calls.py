@@ -1,0 +1,263 @@
+"""One statement, from route to answer, when it isn't plain sailing.
+
+DESIGN. ``Shard`` has the short way: an idle link, an answer, a fresh snapshot. Whatever is not that comes here: a link
+must be waited for, the node says no, the answer can't be trusted, the connection is lost. The rules are those of
+docs/explanation/reads-and-writes.md; in short:
+
+* an answer of the primary stands if its snapshot was fresh *when it arrived* and showed the bucket at rest, or if the
+  node says afterwards that it still owns the bucket; a write that touched a row needs no asking, for the fence would
+  have refused it;
+* what was refused, or never sent, is routed again until the deadline;
+* a read without an answer is sent again, in a READ ONLY transaction, in case it calls a function that writes;
+* a write without an answer is unknown, and is never sent again here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from shardlib.core.statements import Kind, kind_of
+from shardlib.deadlines import note_write_cut_off
+from shardlib.errors import (
+    DeadlineExceeded,
+    NodeUnavailable,
+    OutcomeUnknown,
+    Refused,
+    Retryable,
+)
+from shardlib.observe import Observer, OutcomeLost, Rerouted
+from shardlib.ports import Link, Node, Nodes, Outcome, Pool
+from shardlib.sql import load
+from shardlib.watch import View, Watcher, now
+
+_SQL = load("owned")
+_PAUSE_SECONDS = 0.02  # between attempts, doubled each time up to the cap, with full jitter
+_PAUSE_CAP_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which buckets a statement is about; all on one node as far as ``view`` knows."""
+
+    keyspace: str
+    buckets: Sequence[int]
+
+
+@dataclass(slots=True)
+class Loan:
+    """A link of a node's primary, lent to a statement that was routed by ``view``."""
+
+    view: View
+    node: Node
+    pool: Pool
+    link: Link
+
+    def fresh(self, place: Place) -> bool:
+        """Return whether an answer that arrives now stands by itself."""
+        moving = self.view.spaces[place.keyspace].moving
+        return now() < self.view.fresh_until and not (moving and any(bucket in moving for bucket in place.buckets))
+
+
+class Desk:
+    """What every call needs: the snapshot, the nodes' verdict on errors, the observer, the default patience."""
+
+    def __init__(self, watcher: Watcher, nodes: Nodes, observer: Observer, call_seconds: float) -> None:
+        self.watcher = watcher
+        self.outcome_of = nodes.outcome_of
+        self.observer = observer
+        self.call_seconds = call_seconds
+        self.commits: set[asyncio.Task[None]] = set()  # under way although nobody may wait for them any more
+
+    async def borrow(self, place: Place, until: float) -> Loan:
+        """Return a link of the owner's primary that may be talked to with the present snapshot."""
+        attempt = 0
+        while True:
+            view = self.watcher.view
+            node = view.spaces[place.keyspace].owners[place.buckets[0]]
+            if view.confirmed_at < node.not_before:
+                await self.watcher.confirmed_after(node.not_before, until)
+                continue
+            pool = await node.primary_pool(until)
+            link = await pool.take(until)
+            if not await self._greeted(pool, link):
+                attempt += 1
+                await pause(attempt, until)
+            elif link.floor > view.epoch:
+                pool.give(link)
+                self._rerouted(place, node, f"its floor {link.floor} is above epoch {view.epoch}")
+                await self.watcher.newer_than(view, until)
+            else:
+                return Loan(view, node, pool, link)
+
+    async def owned(self, place: Place, loan: Loan, until: float) -> bool:
+        """Ask the node, in a statement of its own, whether it owns the buckets and did so at the snapshot's epoch."""
+        link = await loan.pool.take(until)
+        try:
+            answer = await link.connection.fetchval(_SQL["owned"], place.keyspace, place.buckets, loan.view.epoch)
+        except BaseException as error:
+            loan.pool.drop(link)
+            if isinstance(error, Exception) and self.outcome_of(error) is Outcome.LOST:
+                loan.pool.failed(type(error).__name__)
+                raise NodeUnavailable(f"{loan.node.name} didn't say whether it owns it", node=loan.node.name) from error
+            raise
+        loan.pool.give(link)
+        if not answer:
+            self._rerouted(place, loan.node, "it says that it doesn't own it")
+        return bool(answer)
+
+    def refused(self, place: Place, loan: Loan) -> None:
+        """Note that the fence refused a write."""
+        self._rerouted(place, loan.node, "its fence refused a write")
+
+    async def _greeted(self, pool: Pool, link: Link) -> bool:
+        if link.greeted == pool.epoch:
+            return True
+        try:
+            await pool.greet(link)
+        except BaseException as error:
+            pool.drop(link)
+            if isinstance(error, Exception) and self.outcome_of(error) is Outcome.LOST:
+                pool.failed(type(error).__name__)
+                return False
+            raise
+        return True
+
+    def _rerouted(self, place: Place, node: Node, reason: str) -> None:
+        self.observer.observe(Rerouted(place.keyspace, place.buckets[0], node.name, reason))
+
+
+async def pause(attempt: int, until: float) -> None:
+    """Wait before the next attempt, with full jitter; DeadlineExceeded if that would be too late."""
+    delay = random.random() * min(_PAUSE_CAP_SECONDS, _PAUSE_SECONDS * 2 ** min(attempt, 10))
+    if monotonic() + delay >= until:
+        raise DeadlineExceeded("time was up before it could be tried again")
+    await asyncio.sleep(delay)
+
+
+class Call:
+    """A statement on its way; ``verb`` is the name of a method of asyncpg's connection."""
+
+    __slots__ = ("_again", "_args", "_desk", "_kind", "_place", "_query", "_until", "_verb")
+
+    def __init__(self, desk: Desk, place: Place, verb: str, query: str, args: tuple[Any, ...], until: float) -> None:
+        self._desk = desk
+        self._place = place
+        self._verb = verb
+        self._query = query
+        self._args = args
+        self._until = until
+        self._kind = kind_of(query)
+        self._again = False  # a read that was sent before
+
+    async def run(self) -> Any:
+        """Send it until there is an answer that stands, or the deadline."""
+        attempt = 0
+        while True:
+            loan = await self._desk.borrow(self._place, self._until)
+            try:
+                answer = await self._send(loan)
+            except BaseException as error:
+                await self.settle(loan, error)
+            else:
+                self._return(loan)
+                if await self.stands(loan, answer):
+                    return answer
+            attempt += 1
+            await pause(attempt, self._until)
+
+    async def settle(self, loan: Loan, error: BaseException) -> None:
+        """Clear up after ``error``; return if the statement may be sent again, raise what the caller must know."""
+        if not isinstance(error, Exception):
+            loan.pool.drop(loan.link)
+            if self._kind is not Kind.READ:
+                note_write_cut_off()
+            raise error
+        outcome = self._desk.outcome_of(error)
+        if outcome is Outcome.LOST:
+            self._lost(loan, error)
+            return
+        loan.pool.give(loan.link)
+        if outcome is Outcome.REFUSED:
+            self._desk.refused(self._place, loan)
+            await self._newer(loan, error)
+        elif outcome is Outcome.READ_ONLY:
+            self._read_only(loan, error)
+        elif outcome is not Outcome.UNSENT:
+            raise error
+
+    async def stands(self, loan: Loan, answer: object) -> bool:
+        """Return whether the answer may be handed out; if not, a newer snapshot is there to route by."""
+        if loan.fresh(self._place) or (self._kind is not Kind.READ and touched(answer)):
+            return True
+        if await self._desk.owned(self._place, loan, self._until):
+            return True
+        await self._newer(loan, None)
+        return False
+
+    async def _send(self, loan: Loan) -> Any:
+        connection = loan.link.connection
+        if not self._again:
+            return await getattr(connection, self._verb)(self._query, *self._args)
+        async with connection.transaction(readonly=True):
+            return await getattr(connection, self._verb)(self._query, *self._args)
+
+    def _return(self, loan: Loan) -> None:
+        if self._kind is Kind.SESSION:
+            loan.link.dirty = True
+        give_back(loan)
+
+    def _lost(self, loan: Loan, error: Exception) -> None:
+        overdue = loan.link.overdue
+        loan.pool.drop(loan.link)
+        loan.pool.failed("no answer in time" if overdue else type(error).__name__)
+        name = loan.node.name
+        if self._kind is not Kind.READ:
+            self._desk.observer.observe(OutcomeLost(self._place.keyspace, self._place.buckets[0], name))
+            raise OutcomeUnknown(f"a write was sent to {name} and no answer came") from error
+        if overdue:
+            raise DeadlineExceeded(f"{name} didn't answer in time") from error
+        self._again = True
+
+    def _read_only(self, loan: Loan, error: Exception) -> None:
+        if self._again:
+            raise OutcomeUnknown(f"a SELECT that writes was sent to {loan.node.name} and no answer came") from error
+        loan.pool.demoted()
+
+    async def _newer(self, loan: Loan, error: Exception | None) -> None:
+        try:
+            await self._desk.watcher.newer_than(loan.view, self._until)
+        except DeadlineExceeded as late:
+            raise Refused(f"{loan.node.name} doesn't own bucket {self._place.buckets[0]} any more") from error or late
+
+
+def give_back(loan: Loan) -> None:
+    """Give a link back after its statement; OutcomeUnknown if Postgres warned that the standby doesn't have it."""
+    cancelled = loan.link.sync_wait_cancelled
+    loan.link.sync_wait_cancelled = False
+    loan.pool.give(loan.link)
+    if cancelled:
+        raise OutcomeUnknown(f"{loan.node.name} committed, but stopped waiting for its standby")
+
+
+def touched(answer: object) -> bool:
+    """Return whether a write's answer shows that it touched a row (or was no statement about rows)."""
+    if isinstance(answer, str):  # a command tag: "UPDATE 0", "INSERT 0 1", "CREATE TABLE"
+        return not answer.endswith(" 0")
+    return bool(answer)
+
+
+def passes(error: BaseException, desk: Desk) -> bool:
+    """Return whether a transaction that failed so was rolled back for a reason that passes."""
+    if isinstance(error, Retryable):
+        return not isinstance(error, DeadlineExceeded)
+    return isinstance(error, Exception) and desk.outcome_of(error) in (
+        Outcome.AGAIN,
+        Outcome.UNSENT,
+        Outcome.REFUSED,
+        Outcome.READ_ONLY,
+    )

@@ -1,0 +1,129 @@
+"""A read on a replica, if one is new enough: by the clock, by the bucket's history and by the reader's token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from shardlib.calls import Call, Desk, Place
+from shardlib.core.route import Wish, choose, wish_for
+from shardlib.core.statements import Kind, kind_of
+from shardlib.core.tokens import Token
+from shardlib.errors import BadToken, Rejected, Retryable, WriteLost
+from shardlib.ports import Link, Node, Outcome, Pool
+from shardlib.sql import load
+from shardlib.watch import View, now
+
+_SQL = load("owned")
+CATCH_UP_SECONDS = 0.02  # how long a replica that is behind a token is waited for before the primary is asked
+POLL_SECONDS = 0.0005  # a replica that streams is there after 0.5 ms in the median
+
+
+class Reading:
+    """One read; ``on_a_replica`` says whether it was answered there."""
+
+    def __init__(self, desk: Desk, place: Place, max_lag: float | None, token: Token | None, until: float) -> None:
+        self._desk = desk
+        self._place = place
+        self._max_lag = max_lag
+        self._token = token
+        self._until = until
+
+    async def on_a_replica(
+        self, verb: str, query: str, args: tuple[Any, ...], chance: Callable[[], float]
+    ) -> tuple[bool, Any]:
+        """Return (True, answer), or (False, None) when the primary must be asked."""
+        if kind_of(query) is not Kind.READ:
+            raise Rejected("a replica can only read")
+        view = await self._view()
+        node = view.spaces[self._place.keyspace].owners[self._place.buckets[0]]
+        if not self._may_leave_primary(view):
+            return False, None
+        pools = node.replicas()
+        if not pools:
+            return False, None
+        wish = await self._wish(view, node)
+        index = choose([pool.view for pool in pools], wish, monotonic(), chance())
+        if index is not None:
+            return await self._ask(pools[index], wish, view, verb, query, args, wait=False)
+        if self._token is None:
+            return False, None
+        behind = Wish(self._max_lag, wish.timeline)
+        index = choose([pool.view for pool in pools], behind, monotonic(), chance())
+        if index is None:
+            return False, None
+        return await self._ask(pools[index], wish, view, verb, query, args, wait=True)
+
+    async def _view(self) -> View:
+        token = self._token
+        view = self._desk.watcher.view
+        if token is None:
+            return view
+        if token.keyspace not in view.spaces or not 0 <= token.bucket < view.spaces[token.keyspace].keyspace.buckets:
+            raise BadToken("the token is of another cluster")
+        if token.epoch > view.epoch:
+            view = await self._desk.watcher.newer_than(view, self._until)
+        return view
+
+    def _may_leave_primary(self, view: View) -> bool:
+        moving = view.spaces[self._place.keyspace].moving
+        return now() < view.fresh_until and self._place.buckets[0] not in moving
+
+    async def _wish(self, view: View, node: Node) -> Wish:
+        token = self._token
+        bucket = self._place.buckets[0]
+        since = view.topology.keyspaces[self._place.keyspace].since.get(bucket)
+        timeline = node.timeline()
+        if token is not None and (token.keyspace, token.bucket) != (self._place.keyspace, bucket):
+            token = token if token.node == node.name else None
+        if token is not None and token.node == node.name and token.timeline < timeline:
+            await self._check_not_lost(token, node)
+        return wish_for(self._max_lag, timeline, node.name, since, token)
+
+    async def _check_not_lost(self, token: Token, node: Node) -> None:
+        """Raise WriteLost if the node's present timeline hasn't even reached the token's position."""
+        call = Call(self._desk, self._place, "fetchrow", _SQL["flush_position"], (), self._until)
+        row = await call.run()
+        if row["lsn"] < token.lsn:
+            raise WriteLost(f"{node.name} lost the write in a failover")
+
+    async def _ask(
+        self, pool: Pool, wish: Wish, view: View, verb: str, query: str, args: tuple[Any, ...], *, wait: bool
+    ) -> tuple[bool, Any]:
+        try:
+            link = await pool.take(self._until)
+        except Retryable:
+            return False, None
+        try:
+            if wait or link.instance != pool.view.instance:
+                if not await _catches_up(link, wish.position, min(self._until, monotonic() + CATCH_UP_SECONDS)):
+                    pool.give(link)
+                    return False, None
+            answer = await getattr(link.connection, verb)(query, *args)
+        except BaseException as error:
+            self._settle(pool, link, error)
+            return False, None
+        pool.give(link)
+        return (True, answer) if self._may_leave_primary(view) else (False, None)
+
+    def _settle(self, pool: Pool, link: Link, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            pool.drop(link)
+            raise error
+        if self._desk.outcome_of(error) is Outcome.LOST:
+            pool.drop(link)
+            pool.failed(type(error).__name__)
+            return
+        pool.give(link)
+        if self._desk.outcome_of(error) is Outcome.ANSWERED:
+            raise error
+
+
+async def _catches_up(link: Link, position: int, until: float) -> bool:
+    while await link.connection.fetchval(_SQL["replay_position"]) < position:
+        if monotonic() >= until:
+            return False
+        await asyncio.sleep(POLL_SECONDS)
+    return True
