@@ -15,7 +15,7 @@ from uuid import UUID
 
 from bench.harness import Comparison, Goal, Measure, compared, report, setting, take_turns
 from bench.peers.points import INSERT, READ, READ_MANY, UPDATE, Call, Held, Pooled
-from bench.stage import Stage, stage
+from bench.stage import Stage, servers, stage, version
 from shardlib import Cluster
 
 WORKERS = 16
@@ -121,18 +121,20 @@ async def compare_multi_get(on: Stage, held: Held) -> Comparison:
 async def peers(on: Stage) -> AsyncIterator[tuple[Pooled, Held]]:
     """Open both peers; close them."""
     async with AsyncExitStack() as stack:
-        pooled = await Pooled.open(on.url, on.password, WORKERS)
+        pooled = await Pooled.open(on.url, WORKERS)
         stack.push_async_callback(pooled.close)
-        held = await Held.open(on.url, on.password, WORKERS)
+        held = await Held.open(on.url, WORKERS)
         stack.push_async_callback(held.close)
         yield pooled, held
 
 
 async def main() -> None:
     """Run all and write the report."""
-    async with stage(pool_size=WORKERS) as on, peers(on) as (pooled, held):
-        callers = {"ours": ours(on.cluster), "pool": pooled.calls, "held": held.calls}
-        results = await compare_throughput(on, callers)
-        results += await compare_latency(on, {name: callers[name] for name in ("ours", "held")})
-        results.append(await compare_multi_get(on, held))
-        report("point_ops", results, setting(postgres=on.postgres, rows=len(on.keys_everywhere), fsync="off"))
+    with servers() as started:
+        async with stage(started, pool_size=WORKERS) as on, peers(on) as (pooled, held):
+            callers = {"ours": ours(on.cluster), "pool": pooled.calls, "held": held.calls}
+            results = await compare_throughput(on, callers)
+            results += await compare_latency(on, {name: callers[name] for name in ("ours", "held")})
+            results.append(await compare_multi_get(on, held))
+            postgres = await version(started)
+            report("point_ops", results, setting(postgres=postgres, rows=len(on.keys_everywhere), fsync="off"))

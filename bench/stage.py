@@ -1,10 +1,12 @@
-"""A cluster to measure on: real servers on free ports, a table of our own, and the keys that live on one node."""
+"""A cluster to measure on: real servers on free ports, and the keys that live on one node."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -31,55 +33,70 @@ TABLE = """
 class Stage:
     """Where peers find the rows that we are asked for: ``keys`` live on the node at ``url``."""
 
-    url: str
-    password: str
-    postgres: str
-    keys: list[UUID]
-    keys_everywhere: list[UUID]
     cluster: shardlib.Cluster
     node: str
+    url: str
+    keys: list[UUID]
+    keys_everywhere: list[UUID]
 
     def new_keys(self) -> Iterator[UUID]:
         """Yield keys that nobody has, on the same node."""
-        while True:
-            key = uuid4()
-            if self.cluster.where(key, keyspace="users").node == self.node:
-                yield key
+        return new_keys(self.cluster, self.node)
+
+
+def new_keys(cluster: shardlib.Cluster, node: str) -> Iterator[UUID]:
+    """Yield new keys that live on a node."""
+    while True:
+        key = uuid4()
+        if cluster.where(key, keyspace="users").node == node:
+            yield key
+
+
+@contextmanager
+def servers() -> Iterator[TestCluster]:
+    """Start three nodes with a replica each, and enter them; nothing of them is left at the end."""
+    with private_servers(nodes=3, replicas=1) as cluster:
+        os.environ.update(cluster.environment)
+        yield cluster
+
+
+async def migrate() -> None:
+    """Apply the service's migrations."""
+    command = (sys.executable, "-m", "migrations", "apply")
+    done = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+    if await done.wait():
+        raise RuntimeError("the migrations failed")
+
+
+async def version(cluster: TestCluster) -> str:
+    """Return Postgres's version."""
+    connection = await asyncpg.connect(cluster.node_admin_urls[0])
+    try:
+        return str(await connection.fetchval("SHOW server_version"))
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager
-async def stage(pool_size: int) -> AsyncIterator[Stage]:
-    """Start three nodes with a replica each, fill them, and connect to them; nothing of it is left at the end."""
-    with private_servers(nodes=3, replicas=1) as servers:
-        os.environ.update(servers.environment)
-        await create_table(servers)
-        async with shardlib.connect(servers.catalog_url, pool_size=pool_size) as cluster:
-            yield await fill(servers, cluster)
+async def stage(on: TestCluster, pool_size: int) -> AsyncIterator[Stage]:
+    """Make a table of rows on every node, and connect."""
+    async with shardlib.connect(on.catalog_url, pool_size=pool_size) as cluster:
+        by_node: dict[str, list[UUID]] = {name: [] for name in on.node_names}
+        for _ in range(ROWS):
+            key = uuid4()
+            by_node[cluster.where(key, keyspace="users").node].append(key)
+        for name, url in zip(on.node_names, on.node_admin_urls, strict=True):
+            await fill(url, by_node[name])
+        everywhere = [key for keys in zip(*by_node.values(), strict=False) for key in keys]
+        first = on.node_names[0]
+        yield Stage(cluster, first, on.node_urls[0], by_node[first], everywhere)
 
 
-async def create_table(servers: TestCluster) -> None:
-    """Make the table on every node."""
-    for url in servers.node_admin_urls:
-        connection = await asyncpg.connect(url)
-        await connection.execute(TABLE)
-        await connection.close()
-
-
-async def fill(servers: TestCluster, cluster: shardlib.Cluster) -> Stage:
-    """Put each row on its node, and settle the tables."""
-    by_node: dict[str, list[UUID]] = {name: [] for name in servers.node_names}
-    for _ in range(ROWS):
-        key = uuid4()
-        by_node[cluster.where(key, keyspace="users").node].append(key)
-    version = ""
-    for name, url in zip(servers.node_names, servers.node_admin_urls, strict=True):
-        connection = await asyncpg.connect(url)
-        rows = [(key, f"Name {key.hex[:8]}", f"{key.hex[:12]}@example.org") for key in by_node[name]]
-        await connection.copy_records_to_table("bench_item", records=rows, columns=["id", "name", "email"])
-        await connection.execute("VACUUM ANALYZE bench_item")
-        version = await connection.fetchval("SHOW server_version")
-        await connection.close()
-    node = servers.node_names[0]
-    password = servers.servers.secrets.password("shardlib")
-    everywhere = [key for keys in zip(*by_node.values(), strict=False) for key in keys]
-    return Stage(servers.node_urls[0], password, version, by_node[node], everywhere, cluster, node)
+async def fill(url: str, keys: list[UUID]) -> None:
+    """Make the table on one node, with its rows, settled."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(TABLE)
+    rows = [(key, f"Name {key.hex[:8]}", f"{key.hex[:12]}@example.org") for key in keys]
+    await connection.copy_records_to_table("bench_item", records=rows, columns=["id", "name", "email"])
+    await connection.execute("VACUUM ANALYZE bench_item")
+    await connection.close()

@@ -1,7 +1,7 @@
 """Point statements on one Postgres with asyncpg alone: through its pool, and on connections that are never given back.
 
 ``Held`` is the fastest that asyncpg can be: each worker owns a connection and statements that are already prepared.
-Both get the node and the keys for nothing: only keys that live on this node are asked for.
+Both get the node for nothing: only keys that live on it are asked for. Passwords come from PGPASSFILE.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Pooled:
         self._pool = pool
 
     @classmethod
-    async def open(cls, url: str, password: str, workers: int) -> Pooled:
+    async def open(cls, url: str, workers: int) -> Pooled:
         return cls(await asyncpg.create_pool(
-            url, password=password, min_size=workers, max_size=workers,
+            url, min_size=workers, max_size=workers,
             max_inactive_connection_lifetime=0, max_queries=10**9,
         ))
 
@@ -50,8 +50,8 @@ class Held:
         self._connections = connections
 
     @classmethod
-    async def open(cls, url: str, password: str, workers: int) -> Held:
-        connections = [await asyncpg.connect(url, password=password) for _ in range(workers)]
+    async def open(cls, url: str, workers: int) -> Held:
+        connections = [await asyncpg.connect(url) for _ in range(workers)]
         queries = (READ, UPDATE, INSERT, READ_MANY)
         statements = [{query: await each.prepare(query) for query in queries} for each in connections]
         return cls(statements, connections)
