@@ -7,6 +7,7 @@
 Errors are in ``shardlib.errors``; what tests need is in ``shardlib.testing``.
 """
 
+from shardlib import bulk
 from shardlib.cluster import Cluster, Location, Reader, Shard
 from shardlib.connect import connect
 from shardlib.core.tokens import Token
@@ -37,6 +38,7 @@ __all__ = [
     "Transaction",
     "Unique",
     "UniqueViolation",
+    "bulk",
     "connect",
     "deadline",
 ]

@@ -13,7 +13,7 @@ from bench.people.pools import Pool
 User = dict[str, Any]
 
 _DOMAINS = ("example.com", "example.org", "example.net", "mail.example.com", "post.example.org")
-_UNICODE_DOMAINS = ("bücher.example", "пример.example", "例え.example", "παράδειγμα.example", "xn--bcher-kva.example.org")
+_UNICODE_DOMAINS = ("bücher.example", "пример.example", "例え.example", "παράδειγμα.example", "xn--bcher-kva.example")
 _UNICODE_LOCALS = ("jörg", "иван", "花子", "josé")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 

@@ -1,0 +1,104 @@
+"""NDJSON in batches of bounded size; each knows which bytes of the input it ends, so that an import can be resumed.
+
+A stream is only ever read forwards: standard input works as a file does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+MAX_LINE_BYTES = 1 << 20  # no valid user comes near it; what is longer is rejected without being held in memory
+BATCH_LINES = 3000  # a thousand rows for each of three nodes: commits are rare, and little is held in memory
+BATCH_BYTES = 4 << 20
+_PIECE = 1 << 16
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place between two lines, and a digest of everything before it."""
+
+    bytes: int = 0
+    lines: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line without its end; of one that is too long only the head."""
+
+    number: int
+    text: bytes
+
+    @property
+    def too_long(self) -> bool:
+        """Whether the line was cut."""
+        return len(self.text) > MAX_LINE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Lines that are imported together; blank ones are left out but counted."""
+
+    lines: tuple[Line, ...]
+    end: Position
+
+
+class OtherInput(Exception):
+    """The input isn't the one that a position was taken in."""
+
+
+class Lines:
+    """The rest of a stream in batches."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._bytes = 0
+        self._number = 0
+
+    def skip(self, position: Position) -> None:
+        """Read on to a position of an earlier run; raise OtherInput unless every byte before it is the same."""
+        while left := position.bytes - self._bytes:
+            piece = self._stream.read(min(left, _PIECE))
+            if not piece:
+                raise OtherInput("the input is shorter than what was imported from it")
+            self._count(piece)
+        self._number = position.lines
+        if position.bytes and self._digest.hexdigest() != position.digest:
+            raise OtherInput("the input differs from what was imported from it")
+
+    def batches(self, max_lines: int = BATCH_LINES, max_bytes: int = BATCH_BYTES) -> Iterator[Batch]:
+        """Yield the rest of the input."""
+        while lines := self._some(max_lines, max_bytes):
+            yield Batch(tuple(line for line in lines if line.text.strip()), self._position())
+
+    def _some(self, max_lines: int, max_bytes: int) -> list[Line]:
+        lines: list[Line] = []
+        stop = self._bytes + max_bytes
+        while len(lines) < max_lines and self._bytes < stop and (text := self._line()) is not None:
+            lines.append(Line(self._number, text))
+        return lines
+
+    def _line(self) -> bytes | None:
+        raw = self._stream.readline(MAX_LINE_BYTES + 1)
+        if not raw:
+            return None
+        self._count(raw)
+        self._number += 1
+        rest = raw
+        while not rest.endswith(b"\n") and (rest := self._stream.readline(_PIECE)):
+            self._count(rest)
+        if self._number == 1:
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)
+        return raw.rstrip(b"\r\n") if len(raw) <= MAX_LINE_BYTES else raw
+
+    def _count(self, piece: bytes) -> None:
+        self._digest.update(piece)
+        self._bytes += len(piece)
+
+    def _position(self) -> Position:
+        return Position(self._bytes, self._number, self._digest.hexdigest())
