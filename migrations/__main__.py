@@ -12,10 +12,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from migrations import drift, fleet
+from migrations import drift
 from migrations.files import Phase, Refused
-from migrations.fleet import Fleet, State, Step
+from migrations.fleet import FILES, Fleet, State, Step
 from migrations.targets import Access, Kind
 
 _PHASES = {"pre": Phase.PRE, "post": Phase.POST, "all": None}
@@ -28,8 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return asyncio.run(_run(options))
     except Refused as error:
         print(f"refused: {error}", file=sys.stderr)
-    except fleet.UNREACHABLE as error:
-        print(f"can't reach a database: {fleet.say(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted: run it again, it goes on from where it was", file=sys.stderr)
     return 2
@@ -47,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--json", action="store_true", help="print one JSON document")
+        command.add_argument("--directory", type=Path, default=FILES, help="holds catalog/*.sql and node/*.sql")
         if name in {"apply", "plan"}:
             command.add_argument("--phase", choices=sorted(_PHASES), default="all", help="pre: before the new code")
         if name == "apply":
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    found = await Fleet.find(Access.from_environment(os.environ))
+    found = await Fleet.find(Access.from_environment(os.environ), options.directory)
     commands = {"apply": _apply, "plan": _plan, "status": _status, "drift": _drift}
     return await commands[options.command](found, options)
 

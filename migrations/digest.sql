@@ -12,8 +12,8 @@ SELECT 'schema' AS kind, s.nspname::text AS name, concat('owner ', pg_get_userby
   FROM space s JOIN pg_namespace n USING (oid)
 UNION ALL
 SELECT CASE relkind WHEN 'r' THEN 'table' WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' ELSE relkind::text END, name,
-       concat_ws(', ', 'owner ' || pg_get_userbyid(relowner), 'persistence ' || relpersistence,
-                 'replica identity ' || relreplident, 'row security ' || relrowsecurity,
+       concat_ws(', ', 'owner ' || pg_get_userbyid(relowner), 'persistence ' || relpersistence::text,
+                 'replica identity ' || relreplident::text, 'row security ' || relrowsecurity,
                  'options ' || array_to_string(ARRAY(SELECT unnest(reloptions) ORDER BY 1), ' '),
                  CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid) END)
   FROM relation WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
@@ -23,14 +23,14 @@ SELECT 'column', concat(relation, '.', attname),
                  CASE WHEN attnotnull THEN 'not null' END,
                  'default ' || (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef
                                  WHERE adrelid = attrelid AND adnum = attnum),
-                 CASE WHEN attidentity <> '' THEN 'identity ' || attidentity END,
-                 CASE WHEN attgenerated <> '' THEN 'generated ' || attgenerated END,
+                 CASE WHEN attidentity <> '' THEN 'identity ' || attidentity::text END,
+                 CASE WHEN attgenerated <> '' THEN 'generated ' || attgenerated::text END,
                  'collate ' || (SELECT collname FROM pg_collation WHERE oid = attcollation))
   FROM own_column
 UNION ALL
 SELECT 'constraint', concat(r.name, '.', conname),
        concat(pg_get_constraintdef(c.oid), CASE WHEN convalidated THEN '' ELSE ' (not validated)' END)
-  FROM pg_constraint c JOIN relation r ON r.oid = c.conrelid
+  FROM pg_constraint c JOIN relation r ON r.oid = c.conrelid WHERE contype <> 'n'
 UNION ALL
 SELECT 'index', r.name,
        concat(pg_get_indexdef(i.indexrelid), CASE WHEN indisvalid AND indisready THEN '' ELSE ' (invalid)' END)

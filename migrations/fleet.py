@@ -21,8 +21,7 @@ from migrations.run import run
 from migrations.targets import Access, Kind, Target, locked
 
 FILES = Path(__file__).parent
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-_FAILURES = (*UNREACHABLE, Refused)
+_FAILURES = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, Refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,6 @@ def _levels(states: Sequence[State]) -> dict[Kind, int]:
 
 
 def say(error: BaseException) -> str:
-    """Return an error as a line: what Postgres said, where, and its hint."""
+    """Return an error as a line: what Postgres said, with its detail and hint, and where."""
     parts = [str(error) or type(error).__name__, *getattr(error, "__notes__", ())]
-    parts += [text for name in ("detail", "hint") if (text := getattr(error, name, None))]
-    return "; ".join(parts)
+    return "; ".join(line for part in parts for line in part.splitlines())

@@ -72,16 +72,24 @@ class Access:
             rows = await connection.fetch("SELECT name, url, admin_url FROM shardlib.node ORDER BY name")
         return tuple(Target(row["name"], Kind.NODE, row["admin_url"] or row["url"]) for row in rows)
 
+    async def _connect(self, target: Target) -> Any:
+        try:
+            return await asyncpg.connect(
+                target.url,
+                user=self.user,
+                password=self.password,
+                timeout=CONNECT_SECONDS,
+                server_settings={"application_name": "shardlib migrations", "client_connection_check_interval": "1s"},
+            )
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Refused(f"can't reach {target.name}: {str(error) or type(error).__name__}") from error
+
     @asynccontextmanager
     async def session(self, target: Target) -> AsyncIterator[Any]:
-        """Open a session on a database and close it. Without its client it ends within a second, whatever it runs."""
-        connection = await asyncpg.connect(
-            target.url,
-            user=self.user,
-            password=self.password,
-            timeout=CONNECT_SECONDS,
-            server_settings={"application_name": "shardlib migrations", "client_connection_check_interval": "1s"},
-        )
+        """Open a session on a database and close it; Refused says why that failed.
+
+        Without its client it ends within a second, whatever it runs."""
+        connection = await self._connect(target)
         try:
             yield connection
             await connection.close(timeout=CONNECT_SECONDS)

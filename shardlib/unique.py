@@ -36,7 +36,8 @@ from shardlib.core.keys import HASHES
 from shardlib.errors import ClaimLost, DeadlineExceeded, OutcomeUnknown, Overloaded, Retryable, Taken, UnknownName
 
 if TYPE_CHECKING:
-    from shardlib.cluster import Cluster, Shard, Transaction
+    from shardlib.cluster import Cluster, Shard
+    from shardlib.transactions import Transaction
 
 Owner = int | UUID | str
 T = TypeVar("T")
