@@ -4,9 +4,9 @@ Users' tests get them by the pytest fixtures of ``shardlib.testing.plugin``, whi
 below are for those who want servers outside pytest.
 """
 
-from shardlib.testing.binaries import EngineError
 from shardlib.testing.cluster import LocalCluster, NodePorts, NodeServers
 from shardlib.testing.databases import TestCluster
 from shardlib.testing.engine import PostgresServer
+from shardlib.testing.programs import EngineError
 
 __all__ = ["EngineError", "LocalCluster", "NodePorts", "NodeServers", "PostgresServer", "TestCluster"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from shardlib.testing import template
-from shardlib.testing.binaries import Binaries, EngineError, find_binaries
+from shardlib.testing.binaries import Binaries, find_binaries
 from shardlib.testing.engine import PostgresServer
+from shardlib.testing.programs import EngineError
 from shardlib.testing.secrets_file import ADMIN, APPLICATION, Secrets
 from shardlib.testing.settings import Settings
 
@@ -41,20 +42,20 @@ class NodeServers:
 
 
 class LocalCluster:
-    """Real servers below one directory: ``catalog``, and ``nodeN`` with ``nodeN_replicaM``.
+    """Real servers below one directory: ``catalog``, and by each node's name N ``N`` and ``N_replica1``.
 
     Constructing does nothing; ``start`` makes what is missing and starts what isn't running, so it also repairs.
     """
 
     def __init__(
-        self, root: Path, catalog_port: int, nodes: Iterable[NodePorts], settings: Settings, *, tied: bool
+        self, root: Path, catalog_port: int, nodes: Mapping[str, NodePorts], settings: Settings, *, tied: bool
     ) -> None:
         """Describe a cluster; ``tied`` servers die with the process that started them."""
         self.root = root.absolute()
         self.settings = settings
         self.tied = tied
         self._catalog_port = catalog_port
-        self._node_ports = list(nodes)
+        self._node_ports = dict(nodes)
         self._binaries: Binaries | None = None
         self._described: tuple[PostgresServer, tuple[NodeServers, ...]] | None = None
 
@@ -78,8 +79,7 @@ class LocalCluster:
             secrets, binaries = self.secrets, find_binaries()
             template.give_away(self.root)
             catalog = self._server("catalog", self._catalog_port, binaries, secrets)
-            nodes = tuple(self._node(f"node{number}", ports, binaries, secrets)
-                          for number, ports in enumerate(self._node_ports, start=1))
+            nodes = tuple(self._node(name, ports, binaries, secrets) for name, ports in self._node_ports.items())
             self._described = catalog, nodes
         return self._described
 
@@ -87,10 +87,11 @@ class LocalCluster:
         return PostgresServer(name, self.root / name, port, binaries, secrets, self.settings, tied=self.tied)
 
     def _node(self, name: str, ports: NodePorts, binaries: Binaries, secrets: Secrets) -> NodeServers:
-        primary = self._server(name, ports.primary, binaries, secrets)
+        plain = name.replace("-", "_")  # slots have no dash in their names
+        primary = self._server(plain, ports.primary, binaries, secrets)
         replicas = []
         for number, port in enumerate(ports.replicas, start=1):
-            replica = self._server(f"{name}_replica{number}", port, binaries, secrets)
+            replica = self._server(f"{plain}_replica{number}", port, binaries, secrets)
             replica.follows = primary
             replicas.append(replica)
         return NodeServers(name, primary, tuple(replicas))

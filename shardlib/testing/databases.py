@@ -8,11 +8,18 @@ test left running can reach them.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Any
 
+import shardlib
+from shardlib.cluster import Cluster
+from shardlib.core.topology import Node
 from shardlib.testing.cluster import LocalCluster
 from shardlib.testing.engine import PostgresServer
+from shardlib.testing.initial import KEYSPACES, environment, initialise, run_apart
 from shardlib.testing.secrets_file import ADMIN, APPLICATION
 
 REPLAY_SECONDS = 20
@@ -77,6 +84,19 @@ class TestCluster:
                      for node in self.servers.nodes)
 
     @property
+    def nodes(self) -> dict[str, Node]:
+        """The nodes as the catalog knows them, by name."""
+        facts = zip(self.node_names, self.node_urls, self.node_admin_urls, self.replica_urls, strict=True)
+        return {
+            name: Node(name=name, url=url, admin_url=admin_url, replication_url=admin_url, replicas=replicas)
+            for name, url, admin_url, replicas in facts
+        }
+
+    def connect(self, **options: Any) -> AbstractAsyncContextManager[Cluster]:
+        """Open the library's door to it: ``shardlib.connect``, with its options."""
+        return shardlib.connect(self.catalog_url, **options)
+
+    @property
     def environment(self) -> dict[str, str]:
         """What a program needs in its environment to find and enter these databases."""
         return {**self.servers.environment, "SHARDLIB_CATALOG_URL": self.catalog_url}
@@ -88,22 +108,37 @@ class Databases:
     def __init__(self, servers: LocalCluster) -> None:
         """Take running servers."""
         self._servers = servers
-        self.initialised = False
         self._numbers = itertools.count(1)
         self._threads = ThreadPoolExecutor(len(servers.primaries), thread_name_prefix="databases")
 
-    def create(self, name: str | None = None) -> TestCluster:
-        """Clone the templates; return when the replicas have the copies too."""
-        made = TestCluster(self._servers, name or f"test_{next(self._numbers)}")
-        source = TEMPLATE if name is None else "template1"
-        jobs = [self._threads.submit(self._create, server, made.database, source) for server in self._servers.primaries]
+    def create(self, template: str = TEMPLATE) -> TestCluster:
+        """Clone a template; return when the replicas have the copies too."""
+        return self._clone(template, f"test_{next(self._numbers)}")
+
+    def create_initial(self, name: str = TEMPLATE) -> TestCluster:
+        """Make databases that hold what the library needs, and nothing else: once per cluster of servers."""
+        made = self._clone("template1", name)
+        with environment(made.environment):
+            run_apart(initialise(made.admin_url, made.nodes, KEYSPACES))
+        return made
+
+    def derive(self, name: str, prepare: Callable[[TestCluster], None]) -> str:
+        """Make a template of one's own, which ``prepare`` has filled; return what to hand to ``create``."""
+        made = self._clone(TEMPLATE, f"template_{name}")
+        with environment(made.environment):
+            prepare(made)
+        return made.database
+
+    def _clone(self, source: str, name: str) -> TestCluster:
+        made = TestCluster(self._servers, name)
+        jobs = [self._threads.submit(self._clone_on, server, source, name) for server in self._servers.primaries]
         for job in jobs:
             job.result()
         return made
 
-    def _create(self, server: PostgresServer, name: str, source: str) -> None:
+    def _clone_on(self, server: PostgresServer, source: str, name: str) -> None:
         script = f'CREATE DATABASE "{name}" OWNER {ADMIN} TEMPLATE "{source}";\n'
-        if server is self._servers.catalog and source == TEMPLATE and self.initialised:
+        if server is self._servers.catalog and source != "template1":
             script += f'\\connect "{name}"\n{ADDRESSES.format(name=name)}'
         position = server.psql(script + "SELECT pg_current_wal_flush_lsn()")
         for replica in self._servers.replicas:

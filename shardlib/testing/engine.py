@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardlib.testing import processes, template
-from shardlib.testing.binaries import Binaries, EngineError, clean_environment, finish, launch
+from shardlib.testing.binaries import Binaries
+from shardlib.testing.programs import EngineError, finish, identity, launch
 from shardlib.testing.secrets_file import ADMIN, SUPERUSER, Secrets
 from shardlib.testing.settings import ACCESS, COMMON, SINCE_18, Settings, render
 
@@ -150,7 +151,8 @@ class PostgresServer:
             return
         self._clear_away()
         self._write_settings(self.data)
-        self._process = launch([self.binaries.path("postgres"), "-D", str(self.data)], self.log, tied=self.tied)
+        command = [self.binaries.path("postgres"), "-D", str(self.data)]
+        self._process = launch(command, self.data, self.log, who=identity(), tied=self.tied)
 
     def _clear_away(self) -> None:
         """End what a killed postmaster left (Postgres refuses to start beside it), and its pid file."""
@@ -269,5 +271,4 @@ class PostgresServer:
         """Run statements, each in its own transaction, and return the last lines unaligned; EngineError on an error."""
         command = [self.binaries.path("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d",
                    f"host=127.0.0.1 port={self.port} user={role} dbname={database} connect_timeout=10"]
-        environment = clean_environment({"PGPASSFILE": str(self.secrets.passfile)})
-        return finish(command, sql, environment).strip()
+        return finish(command, sql, {"PGPASSFILE": str(self.secrets.passfile)}).strip()

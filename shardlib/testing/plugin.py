@@ -19,7 +19,7 @@ import pytest
 
 from shardlib.testing import ports
 from shardlib.testing.cluster import LocalCluster, NodePorts
-from shardlib.testing.databases import TEMPLATE, Databases, TestCluster
+from shardlib.testing.databases import Databases, TestCluster
 from shardlib.testing.places import place
 from shardlib.testing.settings import FOR_TESTS
 
@@ -28,7 +28,9 @@ OwnServers = Callable[..., TestCluster]
 
 def describe_servers(directory: Path, nodes: int, replicas: int) -> LocalCluster:
     """Describe servers for tests, on ports that are free."""
-    node_ports = [NodePorts(ports.take(1)[0], tuple(ports.take(replicas))) for _ in range(nodes)]
+    node_ports = {
+        f"node{number}": NodePorts(ports.take(1)[0], tuple(ports.take(replicas))) for number in range(1, nodes + 1)
+    }
     return LocalCluster(directory, ports.take(1)[0], node_ports, FOR_TESTS, tied=True)
 
 
@@ -40,7 +42,7 @@ def private_servers(nodes: int, replicas: int) -> Iterator[TestCluster]:
         servers.start()
         databases = Databases(servers)
         try:
-            yield databases.create("app")
+            yield databases.create_initial("app")
         finally:
             databases.close()
             servers.stop()
@@ -60,7 +62,7 @@ def shardlib_servers() -> Iterator[LocalCluster]:
 def shardlib_databases(shardlib_servers: LocalCluster) -> Iterator[Databases]:
     """Hold the template databases that each test's are cloned from."""
     databases = Databases(shardlib_servers)
-    databases.create(TEMPLATE)
+    databases.create_initial()
     yield databases
     databases.close()
 

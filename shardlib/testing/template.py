@@ -21,8 +21,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from shardlib.testing.binaries import Binaries, EngineError, identity
+from shardlib.testing.binaries import Binaries
 from shardlib.testing.child import NOBODY
+from shardlib.testing.programs import EngineError, identity
 
 ROLES = Path(__file__).with_name("roles.sql")
 CONTROL_SIZES = range(200, 400, 4)  # where the checksum of pg_control may stand
