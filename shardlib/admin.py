@@ -55,31 +55,31 @@ async def remove_node(url: str, name: str) -> Topology:
 async def create_keyspace(
     url: str,
     name: str,
-    hash: str,
+    hash_name: str,
     buckets: int = DEFAULT_BUCKETS,
     place: Callable[[Topology, int], Sequence[str]] | None = None,
 ) -> Topology:
     """Create a keyspace on all nodes: ``buckets`` (a power of two, never changed later) over the nodes by weight.
 
-    ``hash`` is a name in ``shardlib.core.keys.HASHES``. ``place`` may decide the first owners itself.
+    ``hash_name`` is a name in ``shardlib.core.keys.HASHES``. ``place`` may decide the first owners itself.
     """
-    hash_named(hash)
+    hash_named(hash_name)
     if not 1 <= buckets <= MAX_BUCKETS or buckets & (buckets - 1):
         raise Rejected(f"{buckets} buckets: it must be a power of two up to {MAX_BUCKETS}")
     topology = await read_topology(url)
     if not topology.nodes:
         raise Rejected("add a node first: shardctl nodes add")
     if name in topology.keyspaces:
-        return _same_keyspace(topology, name, hash, buckets)
-    owners = (place or first_owners)(topology, buckets)
+        return _same_keyspace(topology, name, hash_name, buckets)
+    keyspace = Keyspace(name, hash_name, tuple((place or first_owners)(topology, buckets)))
     for node in topology.nodes.values():
-        await install_keyspaces(node.admin_url or node.url, _admin(), [Keyspace(name, hash, tuple(owners))])
-    return await _change(url, lambda catalog, epoch: catalog.create_keyspace(epoch, name, hash, owners))
+        await install_keyspaces(node.admin_url or node.url, _admin(), [keyspace])
+    return await _change(url, lambda catalog, epoch: catalog.create_keyspace(epoch, keyspace))
 
 
-def _same_keyspace(topology: Topology, name: str, hash: str, buckets: int) -> Topology:
+def _same_keyspace(topology: Topology, name: str, hash_name: str, buckets: int) -> Topology:
     known = topology.keyspaces[name]
-    if (known.hash, known.buckets) != (hash, buckets):
+    if (known.hash, known.buckets) != (hash_name, buckets):
         raise Rejected(f"keyspace {name} exists with hash {known.hash} and {known.buckets} buckets")
     return topology
 

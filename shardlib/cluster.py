@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
@@ -23,15 +22,14 @@ from shardlib.core.statements import Kind, kind_of
 from shardlib.core.tokens import Token
 from shardlib.core.topology import Topology
 from shardlib.deadlines import current_deadline, deadline_or
-from shardlib.errors import OutcomeUnknown, Rejected, Retryable
 from shardlib.manykeys import fetch_many
 from shardlib.ports import Nodes, Record
 from shardlib.positions import Positions
 from shardlib.replicas import Reading
-from shardlib.scatter import Partial, Scatter
+from shardlib.scatter import FanOut, Partial, Scatter
 from shardlib.stats import ClusterHealth, health_of
 from shardlib.transactions import Isolation, Transaction, run_again, run_once
-from shardlib.watch import Watcher, now
+from shardlib.watch import now
 
 T = TypeVar("T")
 _SESSION = Kind.SESSION
@@ -119,7 +117,7 @@ class Cluster:
         """
         _, _, name = self._hashes.get(keyspace) or self._learn(keyspace)
         columns = (order_by,) if isinstance(order_by, str) else tuple(order_by)
-        return Scatter(self._desk, name, query, args, columns, descending, limit, partial)
+        return Scatter(self._desk, name, FanOut(query, args, columns, descending, limit, partial))
 
     def health(self) -> ClusterHealth:
         """Return what is known of every node. Does no I/O."""

@@ -21,7 +21,7 @@ FIRST_LOOK_SECONDS = 1.5  # for the endpoints to answer before the first request
 
 
 @asynccontextmanager
-async def connect(
+async def connect(  # noqa: PLR0913  # all but the first are limits with a default that is meant
     catalog_url: str | None = None,
     *,
     keyspace: str | None = None,
@@ -38,9 +38,9 @@ async def connect(
     ``catalog_url`` is SHARDLIB_CATALOG_URL if not given; passwords come from SHARDLIB_PASSWORD, the file that
     SHARDLIB_PASSWORD_FILE names, PGPASSFILE, or the URL. ``keyspace`` is the one meant where none is named.
     ``call_seconds`` bounds each call without a ``deadline``; ``pool_size`` the connections per endpoint and process,
-    ``max_waiting`` the calls that may wait for one. ``lease_seconds`` is how long an answer of the catalog is relied on:
-    it must be the same for every process of the cluster. With a ``snapshot_file`` a process can start while the catalog
-    is down. Nodes that are down don't prevent the start.
+    ``max_waiting`` the calls that may wait for one. ``lease_seconds`` is how long an answer of the catalog is relied
+    on: it must be the same for every process of the cluster. With a ``snapshot_file`` a process can start while the
+    catalog is down. Nodes that are down don't prevent the start.
 
     Raises CatalogUnavailable when there is neither a catalog nor a snapshot, FormatMismatch for one of another version.
     """

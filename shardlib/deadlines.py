@@ -1,8 +1,9 @@
 """One absolute deadline for everything below it.
 
 DESIGN. A deadline is taken once, where the caller knows how long an answer is worth waiting for, and read wherever
-something waits. It is a context variable and an ``asyncio.timeout``, so it also ends what isn't ours. What it cut off is
-remembered: a write that was under way when time was up is *unknown*, everything else is known not to have happened.
+something waits. It is a context variable and an ``asyncio.timeout``, so it also ends what isn't ours. What it cut off
+is remembered: a write that was under way when time was up is *unknown*, everything else is known not to have
+happened.
 """
 
 from __future__ import annotations

@@ -32,6 +32,13 @@ class CatalogFound:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotNotSaved:
+    """The snapshot file can't be written: this process couldn't start again while the catalog is down."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerOpened:
     """An endpoint is left alone until its monitor gets an answer."""
 
@@ -80,6 +87,7 @@ Event = (
     TopologyChanged
     | CatalogLost
     | CatalogFound
+    | SnapshotNotSaved
     | BreakerOpened
     | BreakerClosed
     | PrimaryChanged

@@ -7,14 +7,13 @@ this SQL, in Postgres only, so that no fake ever re-implements SQL).
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shardlib.core.route import ReplicaView
+from shardlib.core.topology import Keyspace, Topology
 from shardlib.core.topology import Node as NodeEntry
-from shardlib.core.topology import Topology
 
 Record = Any  # asyncpg.Record: a mapping and a sequence; its class can't be subclassed by a Protocol
 
@@ -35,7 +34,7 @@ class Catalog(Protocol):
     async def wait_for_notice(self, seconds: float) -> None:
         """Return when a change was announced, or after ``seconds``: a hint only, announcements may be lost."""
 
-    async def create_keyspace(self, epoch: int, name: str, hash: str, owners: Sequence[str]) -> int:
+    async def create_keyspace(self, epoch: int, keyspace: Keyspace) -> int:
         """Add a keyspace if the epoch is still that; return the new epoch, raise StaleEpoch otherwise."""
 
     async def put_node(self, epoch: int, node: NodeEntry) -> int:
@@ -83,13 +82,18 @@ class Link(Protocol):
     dirty: bool
     sync_wait_cancelled: bool
 
+    async def greet(self, epoch: int) -> None:
+        """Ask the node for its floor and timeline."""
+
+    async def reset(self) -> None:
+        """Take back whatever the last user did to the session."""
+
 
 class Pool(Protocol):
     """The bounded sessions of one endpoint, last in first out."""
 
-    idle: list[Any]
-    busy: set[Any]
-    failures: int
+    idle: list[Link]
+    busy: set[Link]
     epoch: int
     view: ReplicaView
     name: str
@@ -132,8 +136,11 @@ class Node(Protocol):
     """One node: the pool of its primary, and those of its replicas."""
 
     name: str
-    primary: Pool
-    not_before: float
+    not_before: float  # CLOCK_BOOTTIME seconds: only snapshots that were confirmed later may write here
+
+    @property
+    def primary(self) -> Pool:
+        """Return the pool of the primary, an empty one while none is known."""
 
     def all_pools(self) -> Sequence[Pool]:
         """Return the pools of all its endpoints."""
@@ -169,8 +176,3 @@ class StaleEpoch(Exception):
     """Somebody else changed the catalog first; read again and decide again."""
 
     expected: int
-
-
-Opener = Callable[[], AbstractAsyncContextManager[Any]]
-Rows = AsyncIterator[Record]
-Names = Iterable[str]

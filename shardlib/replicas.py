@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
@@ -18,6 +18,7 @@ from shardlib.watch import View, now
 
 _SQL = load("owned")
 CATCH_UP_SECONDS = 0.02  # how long a replica that is behind a token is waited for before the primary is asked
+Statement = Callable[[Link], Awaitable[Any]]
 POLL_SECONDS = 0.0005  # a replica that streams is there after 0.5 ms in the median
 
 
@@ -46,15 +47,12 @@ class Reading:
             return False, None
         wish = await self._wish(view, node)
         index = choose([pool.view for pool in pools], wish, monotonic(), chance())
-        if index is not None:
-            return await self._ask(pools[index], wish, view, verb, query, args, wait=False)
-        if self._token is None:
-            return False, None
-        behind = Wish(self._max_lag, wish.timeline)
-        index = choose([pool.view for pool in pools], behind, monotonic(), chance())
+        if index is None and self._token is not None:
+            behind = Wish(self._max_lag, wish.timeline)
+            index = choose([pool.view for pool in pools], behind, monotonic(), chance())
         if index is None:
             return False, None
-        return await self._ask(pools[index], wish, view, verb, query, args, wait=True)
+        return await self._ask(pools[index], wish, view, lambda link: getattr(link.connection, verb)(query, *args))
 
     async def _view(self) -> View:
         token = self._token
@@ -89,19 +87,17 @@ class Reading:
         if row["lsn"] < token.lsn:
             raise WriteLost(f"{node.name} lost the write in a failover")
 
-    async def _ask(
-        self, pool: Pool, wish: Wish, view: View, verb: str, query: str, args: tuple[Any, ...], *, wait: bool
-    ) -> tuple[bool, Any]:
+    async def _ask(self, pool: Pool, wish: Wish, view: View, statement: Statement) -> tuple[bool, Any]:
         try:
             link = await pool.take(self._until)
         except Retryable:
             return False, None
         try:
-            if wait or link.instance != pool.view.instance:
-                if not await _catches_up(link, wish.position, min(self._until, monotonic() + CATCH_UP_SECONDS)):
-                    pool.give(link)
-                    return False, None
-            answer = await getattr(link.connection, verb)(query, *args)
+            known = link.instance == pool.view.instance and pool.view.replayed >= wish.position
+            if not known and not await _catches_up(link, wish.position, self._until):
+                pool.give(link)
+                return False, None
+            answer = await statement(link)
         except BaseException as error:
             self._settle(pool, link, error)
             return False, None
@@ -121,7 +117,8 @@ class Reading:
             raise error
 
 
-async def _catches_up(link: Link, position: int, until: float) -> bool:
+async def _catches_up(link: Link, position: int, deadline: float) -> bool:
+    until = min(deadline, monotonic() + CATCH_UP_SECONDS)
     while await link.connection.fetchval(_SQL["replay_position"]) < position:
         if monotonic() >= until:
             return False

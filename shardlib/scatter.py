@@ -13,6 +13,7 @@ import enum
 import heapq
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shardlib.calls import Call, Desk, Place
@@ -38,35 +39,41 @@ class Partial(enum.Enum):
     SKIP = "skip"  # go on without it; ``Scatter.missing`` says which
 
 
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """What is asked of every node, and how the answers are put together."""
+
+    query: str
+    args: tuple[Any, ...] = ()
+    order_by: tuple[str, ...] = ()
+    descending: bool = False
+    limit: int | None = None
+    partial: Partial = Partial.FAIL
+
+    def check(self) -> None:
+        """Raise Rejected or NotColocated for what can't be asked."""
+        if kind_of(self.query) is not Kind.READ:
+            raise Rejected("only a read can be scattered")
+        if not is_marked(self.query):
+            raise NotColocated("a statement for all nodes needs /*mine*/ as a condition on its rows")
+        if self.limit is not None and self.limit < 1:
+            raise Rejected(f"limit {self.limit} is below 1")
+
+
 class Scatter:
     """The merged rows of a read on every node. Made by ``Cluster.scatter``; iterate over it once."""
 
-    def __init__(
-        self,
-        desk: Desk,
-        keyspace: str,
-        query: str,
-        args: tuple[Any, ...],
-        order_by: Sequence[str],
-        descending: bool,
-        limit: int | None,
-        partial: Partial,
-    ) -> None:
-        if kind_of(query) is not Kind.READ:
-            raise Rejected("only a read can be scattered")
-        if not is_marked(query):
-            raise NotColocated("a statement for all nodes needs /*mine*/ as a condition on its rows")
-        if limit is not None and limit < 1:
-            raise Rejected(f"limit {limit} is below 1")
+    def __init__(self, desk: Desk, keyspace: str, fan_out: FanOut) -> None:
+        fan_out.check()
         self.missing: tuple[str, ...] = ()
         self._desk = desk
         self._keyspace = keyspace
-        self._query = query
-        self._args = args
-        self._order_by = order_by
-        self._descending = descending
-        self._limit = limit
-        self._partial = partial
+        self._query = fan_out.query
+        self._args = fan_out.args
+        self._order_by = fan_out.order_by
+        self._descending = fan_out.descending
+        self._limit = fan_out.limit
+        self._partial = fan_out.partial
         self._slots = asyncio.Semaphore(MAX_FAN_OUT)
 
     async def __aiter__(self) -> AsyncIterator[Record]:
@@ -110,16 +117,15 @@ class Scatter:
         until = deadline_or(self._desk.call_seconds)
         try:
             async with self._slots:
-                yield await Call(
-                    self._desk, Place(self._keyspace, buckets), "fetch", query, self._args, until
-                ).run()
+                yield await Call(self._desk, Place(self._keyspace, buckets), "fetch", query, self._args, until).run()
         except NodeUnavailable as error:
             self._skip(node, error)
 
     async def _batches(self, query: str, node: str, buckets: list[int]) -> AsyncGenerator[list[Record], None]:
         begun = False
+        place = Place(self._keyspace, buckets)
         try:
-            async with Transaction(self._desk, Place(self._keyspace, buckets), Isolation.REPEATABLE_READ) as transaction:
+            async with Transaction(self._desk, place, Isolation.REPEATABLE_READ) as transaction:
                 async for rows in transaction.batches(query, *self._args, rows=BATCH_ROWS):
                     begun = True
                     yield rows
@@ -167,9 +173,7 @@ async def _next(batches: AsyncGenerator[list[Record], None]) -> list[Record] | N
     return await anext(batches, None)
 
 
-async def _merged(
-    sources: Sequence[_Source], order_by: Sequence[str], descending: bool
-) -> AsyncIterator[Record]:
+async def _merged(sources: Sequence[_Source], order_by: Sequence[str], descending: bool) -> AsyncIterator[Record]:
     if not order_by:
         for source in sources:
             while (row := await source.pop()) is not None:

@@ -24,13 +24,13 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 def save(path: Path, topology: Topology) -> None:
     """Replace the file by this topology, all or nothing; addresses only, no passwords."""
-    keyspaces = [
+    keyspaces: list[dict[str, Any]] = [
         {
             "name": keyspace.name,
             "hash": keyspace.hash,
             "owners": keyspace.owners,
-            "since": dict(keyspace.since),
-            "moving": dict(keyspace.moving),
+            "since": dict(keyspace.since.items()),
+            "moving": dict(keyspace.moving.items()),
         }
         for keyspace in topology.keyspaces.values()
     ]

@@ -1,11 +1,12 @@
 """Transactions on the home of one key, and bodies that may be run again.
 
-DESIGN. COMMIT is never cancelled: it runs in a task of its own, and past the deadline the caller is told "unknown" while
-it ends by itself. (A cancelled COMMIT that waits for its standby is answered with success.) Everything before COMMIT may
-be cut off at any point: the connection is terminated and the server rolls back, so nothing happened.
+DESIGN. COMMIT is never cancelled: it runs in a task of its own, and past the deadline the caller is told "unknown"
+while it ends by itself. (A cancelled COMMIT that waits for its standby is answered with success.) Everything before
+COMMIT may be cut off at any point: the connection is terminated and the server rolls back, so nothing happened.
 
-A body with a request id inserts that id first, in its own transaction and in the key's bucket. A retry waits there for a
-twin in flight, and gets the stored answer of one that was committed: the only judge that survives a failover or a move.
+A body with a request id inserts that id first, in its own transaction and in the key's bucket. A retry waits there
+for a twin in flight, and gets the stored answer of one that was committed: the only judge that survives a failover or
+a move.
 """
 
 from __future__ import annotations
@@ -218,7 +219,9 @@ class Transaction:
             raise Refused(f"bucket {self._place.buckets[0]} moved while it was read; read it again")
 
 
-async def run_again(begin: Callable[[], Transaction], body: Callable[[Transaction], Awaitable[T]], until: float, desk: Desk) -> T:
+async def run_again(
+    begin: Callable[[], Transaction], body: Callable[[Transaction], Awaitable[T]], until: float, desk: Desk
+) -> T:
     """Run ``body`` in a transaction, again while it fails for reasons that pass."""
     attempt = 0
     while True:

@@ -16,8 +16,8 @@ from pathlib import Path
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 
 from shardlib.core.topology import Keyspace, Topology
-from shardlib.errors import CatalogUnavailable, DeadlineExceeded, InvalidTopology, ShardlibError
-from shardlib.observe import CatalogFound, CatalogLost, Observer, TopologyChanged
+from shardlib.errors import CatalogUnavailable, DeadlineExceeded, ShardlibError
+from shardlib.observe import CatalogFound, CatalogLost, Observer, SnapshotNotSaved, TopologyChanged
 from shardlib.ports import Catalog, Node, Nodes
 from shardlib.snapshot import load, save
 
@@ -96,7 +96,7 @@ class Watcher:
         await self._catalog.close()
 
     async def confirmed_after(self, moment: float, until: float) -> View:
-        """Return a view that the catalog confirmed after ``moment`` (CLOCK_BOOTTIME); DeadlineExceeded past ``until``."""
+        """Return a view confirmed after ``moment`` (CLOCK_BOOTTIME seconds); DeadlineExceeded past ``until``."""
         while self.view.confirmed_at <= moment:
             self._poke.set()
             await self._next_poll(until)
@@ -166,4 +166,4 @@ class Watcher:
         try:
             await asyncio.to_thread(save, self._file, topology)
         except OSError as error:
-            raise InvalidTopology(f"the snapshot can't be written to {self._file}: {error}") from error
+            self._observer.observe(SnapshotNotSaved(str(error)))

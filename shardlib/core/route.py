@@ -41,9 +41,7 @@ class Wish:
     position: int = -1
 
 
-def wish_for(
-    max_lag: float | None, timeline: int, node: str, since: Since | None, token: Token | None
-) -> Wish:
+def wish_for(max_lag: float | None, timeline: int, node: str, since: Since | None, token: Token | None) -> Wish:
     """Return what a read of a bucket on ``node`` must find replayed: the bucket's ``since``, and the token's write.
 
     A token of the bucket's present ownership is compared by its position; one of an older ownership is covered by

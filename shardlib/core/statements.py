@@ -25,8 +25,9 @@ _WORD = re.compile(r"[a-z]+")
 _READS = frozenset({"select", "values", "table", "with", "show", "explain"})
 _WRITES_INSIDE = re.compile(r"\b(?:insert|update|delete|merge|into|analyze|analyse)\b")
 _SESSIONS = frozenset(
-    "begin start abort rollback commit end savepoint release set reset listen unlisten prepare deallocate declare "
-    "fetch move close load discard lock do call copy".split()
+    {"begin", "start", "abort", "rollback", "commit", "end", "savepoint", "release"}
+    | {"set", "reset", "listen", "unlisten", "prepare", "deallocate", "declare", "fetch", "move", "close"}
+    | {"load", "discard", "lock", "do", "call", "copy"}
 )
 _LEAVES_TRACES = re.compile(r"advisory_lock|set_config|\btemp(?:orary)?\b|;\s*\S", re.IGNORECASE)
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from shardlib.errors import InvalidTopology, UnknownName
 
 MAX_BUCKETS = 65_536  # a bucket number must fit the placement's and the catalog's smallint-free arithmetic: 16 bits
-_EMPTY: Mapping[int, "Since"] = MappingProxyType({})
+_EMPTY: Mapping[int, Since] = MappingProxyType({})
 _NONE_MOVING: Mapping[int, str] = MappingProxyType({})
 
 

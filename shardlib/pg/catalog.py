@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -53,14 +53,14 @@ class PgCatalog:
         finally:
             self._notice.clear()
 
-    async def create_keyspace(self, epoch: int, name: str, hash: str, owners: Sequence[str]) -> int:
+    async def create_keyspace(self, epoch: int, keyspace: Keyspace) -> int:
         """Add a keyspace if the epoch is still that."""
         async with self._change(epoch) as connection:
             try:
-                await connection.execute(_SQL["put_keyspace"], name, hash, len(owners))
+                await connection.execute(_SQL["put_keyspace"], keyspace.name, keyspace.hash, keyspace.buckets)
             except asyncpg.UniqueViolationError as error:
-                raise Rejected(f"there is a keyspace {name} already") from error
-            await connection.execute(_SQL["put_owners"], name, list(owners))
+                raise Rejected(f"there is a keyspace {keyspace.name} already") from error
+            await connection.execute(_SQL["put_owners"], keyspace.name, list(keyspace.owners))
         return epoch + 1
 
     async def put_node(self, epoch: int, node: Node) -> int:
@@ -140,7 +140,8 @@ async def _version(connection: Any) -> tuple[int, int]:
 
 async def _read(connection: Any) -> Topology:
     incarnation, epoch = await _version(connection)
-    nodes = {row["name"]: Node(**{**row, "replicas": tuple(row["replicas"])}) for row in await connection.fetch(_SQL["nodes"])}
+    entries = [Node(**{**row, "replicas": tuple(row["replicas"])}) for row in await connection.fetch(_SQL["nodes"])]
+    nodes = {entry.name: entry for entry in entries}
     marks = await connection.fetch(_SQL["marked_buckets"])
     keyspaces = {}
     for row in await connection.fetch(_SQL["keyspaces"]):

@@ -1,9 +1,9 @@
 """What asyncpg's exceptions say about the fate of a statement.
 
-DESIGN. The server's own word (an SQLSTATE of severity ERROR) means that the statement was rolled back: nothing happened.
-A FATAL one doesn't: the session may end after the commit and before the answer (a shutdown does, while a commit waits
-for its standby). A closed connection that was found closed *before* anything was written is the one client-side error
-that proves that nothing was sent.
+DESIGN. The server's own word (an SQLSTATE of severity ERROR) means that the statement was rolled back: nothing
+happened. A FATAL one doesn't: the session may end after the commit and before the answer (a shutdown does, while a
+commit waits for its standby). A closed connection that was found closed *before* anything was written is the one
+client-side error that proves that nothing was sent.
 """
 
 from __future__ import annotations

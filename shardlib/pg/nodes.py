@@ -114,9 +114,7 @@ class PgNode:
     def _set_primary(self, pool: EndpointPool, timeline: int) -> None:
         if pool is not self.primary:
             self.primary = pool
-            self._observer.observe(
-                PrimaryChanged(self.name, None if pool is self.nobody else pool.name, timeline)
-            )
+            self._observer.observe(PrimaryChanged(self.name, None if pool is self.nobody else pool.name, timeline))
         if pool is not self.nobody:
             self._found.set()
 

@@ -4,9 +4,9 @@ DESIGN. Taking and giving back are plain list operations: a request that finds a
 nothing but its own statement. (asyncpg's pool sends a reset after each use: a second round trip, which costs more than
 the first for a read by primary key.) What may dirty a session is known by its text and has it reset, in the background.
 
-The pool is the node's bulkhead: what waits for a slow node waits here, in a bounded queue, and holds nothing that others
-need. One timer watches all lent links and terminates those that are overdue; that ends the statement on this side at
-once, frozen server or not. (asyncpg's own timeout asks the server to cancel and waits for it once more.)
+The pool is the node's bulkhead: what waits for a slow node waits here, in a bounded queue, and holds nothing that
+others need. One timer watches all lent links and terminates those that are overdue; that ends the statement on this
+side at once, frozen server or not. (asyncpg's own timeout asks the server to cancel and waits for it once more.)
 
 New links are opened by a background task, never by the request that wants one: a cancelled request loses nothing.
 """
@@ -23,8 +23,7 @@ from shardlib.core.backoff import Backoff
 from shardlib.core.route import ReplicaView
 from shardlib.errors import DeadlineExceeded, NodeUnavailable, Overloaded, ShardlibError
 from shardlib.pg.errors import refused_to_connect
-from shardlib.pg.link import Link
-from shardlib.ports import Counters
+from shardlib.ports import Counters, Link
 
 OPEN_AFTER = 3  # failures in a row that open the breaker
 _RETRY_OPENING = Backoff(base=0.05, cap=1.0)

@@ -47,9 +47,7 @@ async def install_keyspaces(url: str, password: str | None, keyspaces: Iterable[
     async with _session(url, password) as connection:
         for keyspace in keyspaces:
             expression = hash_named(keyspace.hash).sql("%s", keyspace.mask)
-            await connection.execute(
-                _SQL["put_keyspace"], keyspace.name, keyspace.hash, keyspace.buckets, expression
-            )
+            await connection.execute(_SQL["put_keyspace"], keyspace.name, keyspace.hash, keyspace.buckets, expression)
 
 
 @asynccontextmanager
