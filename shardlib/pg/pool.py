@@ -221,7 +221,8 @@ class EndpointPool:
                 try:
                     link = await self._open_link(self.epoch)
                 except Exception as error:  # whatever a driver raises: the node isn't usable
-                    self.failed(refused_to_connect(error))
+                    if not self.idle and not self.busy:  # else it serves, and only won't have one link more
+                        self.failed(refused_to_connect(error))
                     attempt += 1
                     await asyncio.sleep(_RETRY_OPENING.delay(attempt))
                 else:
