@@ -1,0 +1,1 @@
+"""Profiles: the accounts themselves, each at the home of its id."""
