@@ -32,7 +32,7 @@ from uuid import UUID
 
 from shardlib import sql
 from shardlib.core.identifiers import Identifier, hide, token_at
-from shardlib.core.keys import HASHES
+from shardlib.core.keys import hash_named
 from shardlib.errors import ClaimLost, DeadlineExceeded, OutcomeUnknown, Overloaded, Retryable, Taken, UnknownName
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class Unique:
 
     def _read(self, identifier: Identifier, row: Mapping[str, Any]) -> Entry:
         keyspace = self._cluster.topology.keyspace(self._home_keyspace)
-        owner = _OWNERS[HASHES[keyspace.hash].key_type](row["owner"])
+        owner = _OWNERS[hash_named(keyspace.hash).key_type](row["owner"])
         return Entry(identifier, owner, row["token"], row["state"] == "committed", row["request_id"])
 
 
