@@ -62,7 +62,7 @@ class LocalCluster:
     @property
     def secrets(self) -> Secrets:
         """The passwords of all servers."""
-        return Secrets.at(self.root / "secrets")
+        return Secrets(self.root / "secrets")
 
     @property
     def catalog(self) -> PostgresServer:
@@ -77,7 +77,6 @@ class LocalCluster:
     def _describe(self) -> tuple[PostgresServer, tuple[NodeServers, ...]]:
         if self._described is None:
             secrets, binaries = self.secrets, find_binaries()
-            template.give_away(self.root)
             catalog = self._server("catalog", self._catalog_port, binaries, secrets)
             nodes = tuple(self._node(name, ports, binaries, secrets) for name, ports in self._node_ports.items())
             self._described = catalog, nodes
@@ -119,7 +118,9 @@ class LocalCluster:
         raise EngineError(f"no server {name} here, only {', '.join(server.name for server in self.servers)}")
 
     def start(self) -> None:
-        """Make and start whatever isn't there; return when all take connections and each replica streams."""
+        """Make and start whatever isn't there; return when all take connections."""
+        self.secrets.ensure()
+        template.give_away(self.root)
         self._create_missing()
         for server in self.servers:
             server.launch()

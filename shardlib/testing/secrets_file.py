@@ -17,17 +17,14 @@ class Secrets:
 
     directory: Path
 
-    @classmethod
-    def at(cls, directory: Path) -> Secrets:
-        """Open the directory; make it and what is missing in it."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = cls(directory)
+    def ensure(self) -> None:
+        """Make the directory, and what is missing in it."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for role in ROLES:
-            if not made.file(role).exists():
-                write_private(made.file(role), secrets.token_urlsafe(24))
-        lines = (f"127.0.0.1:*:*:{role}:{made.password(role)}\n" for role in ROLES)
-        write_private(made.passfile, "".join(lines))
-        return made
+            if not self.file(role).exists():
+                write_private(self.file(role), secrets.token_urlsafe(24))
+        lines = (f"127.0.0.1:*:*:{role}:{self.password(role)}\n" for role in ROLES)
+        write_private(self.passfile, "".join(lines))
 
     @property
     def passfile(self) -> Path:

@@ -1,0 +1,1 @@
+"""Running it: the local stack, and what production needs."""
