@@ -40,3 +40,18 @@ SELECT email FROM users WHERE id = $1;
 -- name: username_of
 -- What the index of unique values asks: the username that a user has now.
 SELECT username FROM users WHERE id = $1;
+
+-- name: existing
+-- Which of these users the node has.
+SELECT id FROM users WHERE id = ANY($1);
+
+-- name: import
+-- A user as an import has it, with the history that an export kept.
+INSERT INTO users (id, email, name, username, profile, locale, status, version, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+
+-- name: export
+-- All users of the node, each as one JSON text.
+SELECT row_to_json(one)::text
+  FROM (SELECT id, email, name, username, profile, locale, status, version, created_at, updated_at FROM users
+         WHERE /*mine:id*/) AS one;
