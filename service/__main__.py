@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from service import VERSION, logs
+from service.bulk import register
 from service.settings import BadSettings, Settings, load, unknown
 from service.supervisor import Supervisor
 from service.worker import main as run_worker
@@ -49,6 +50,9 @@ def config(check: bool) -> None:
 def worker_process(listening: int, control: int) -> None:
     """Be a worker of a supervisor, on the sockets that it hands down."""
     run_worker(_settings(), listening, control)
+
+
+register(main)
 
 
 def _settings() -> Settings:

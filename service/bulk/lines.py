@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 MAX_LINE_BYTES = 1 << 20  # no valid user comes near it; what is longer is rejected without being held in memory
 BATCH_LINES = 3000  # a thousand rows for each of three nodes: commits are rare, and little is held in memory
@@ -54,7 +54,7 @@ class OtherInput(Exception):
 class Lines:
     """The rest of a stream in batches."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._digest = hashlib.blake2b(digest_size=16)
         self._bytes = 0
