@@ -6,10 +6,11 @@ epoch, so two operators can't undo each other's work unseen. All may be repeated
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from shardlib.core.keys import hash_named
+from shardlib.core.plan import Goal, plan
 from shardlib.core.topology import MAX_BUCKETS, Keyspace, Node, Topology
 from shardlib.errors import Rejected
 from shardlib.pg.catalog import PgCatalog
@@ -57,11 +58,10 @@ async def create_keyspace(
     name: str,
     hash_name: str,
     buckets: int = DEFAULT_BUCKETS,
-    place: Callable[[Topology, int], Sequence[str]] | None = None,
 ) -> Topology:
     """Create a keyspace on all nodes: ``buckets`` (a power of two, never changed later) over the nodes by weight.
 
-    ``hash_name`` is a name in ``shardlib.core.keys.HASHES``. ``place`` may decide the first owners itself.
+    ``hash_name`` is a name in ``shardlib.core.keys.HASHES``.
     """
     hash_named(hash_name)
     if not 1 <= buckets <= MAX_BUCKETS or buckets & (buckets - 1):
@@ -71,7 +71,8 @@ async def create_keyspace(
         raise Rejected("add a node first: shardctl nodes add")
     if name in topology.keyspaces:
         return _same_keyspace(topology, name, hash_name, buckets)
-    keyspace = Keyspace(name, hash_name, tuple((place or first_owners)(topology, buckets)))
+    placement = plan(name, [None] * buckets, Goal(list(topology.nodes.values())))
+    keyspace = Keyspace(name, hash_name, placement.owners)
     for node in topology.nodes.values():
         await install_keyspaces(node.admin_url or node.url, _admin(), [keyspace])
     return await _change(url, lambda catalog, epoch: catalog.create_keyspace(epoch, keyspace))
@@ -107,9 +108,3 @@ async def _change(url: str, change: Callable[[PgCatalog, int], Awaitable[int]]) 
                 continue
             return await catalog.read()
     raise Rejected("the catalog changes all the time: somebody else is at work")
-
-
-def first_owners(topology: Topology, buckets: int) -> list[str]:
-    """Return the owners of a new keyspace's buckets: by weight, as the planner places them on an empty cluster."""
-    names = sorted(topology.nodes)
-    return [names[bucket % len(names)] for bucket in range(buckets)]
