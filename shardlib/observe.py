@@ -1,7 +1,7 @@
 """What happens inside, as frozen records: metrics, logs and traces hang here.
 
 An Observer gets each event in the event loop and must not block. Requests that go well make no event, so that they
-cost nothing; ``Cluster.stats()`` counts them.
+cost nothing; ``Cluster.health()`` has the counters.
 """
 
 from __future__ import annotations

@@ -116,3 +116,18 @@ def _check_keyspace(name: str, keyspace: Keyspace, topology: Topology) -> None:
     for bucket, since in keyspace.since.items():
         if since.node != keyspace.owners[bucket] or since.epoch > topology.epoch:
             raise InvalidTopology(f"bucket {bucket} of {name!r}: since {since} contradicts its owner or the epoch")
+
+
+def changed_nodes(before: Topology | None, after: Topology) -> set[str]:
+    """Return the nodes of ``after`` that gained, lost or saw flagged a bucket, or weren't there before."""
+    changed = set(after.nodes) if before is None else after.nodes.keys() - before.nodes.keys()
+    known = {} if before is None else before.keyspaces
+    for name, keyspace in after.keyspaces.items():
+        was = known.get(name)
+        if was is None:
+            return set(after.nodes)
+        if was.owners != keyspace.owners:
+            pairs = zip(was.owners, keyspace.owners, strict=True)
+            changed = changed.union(*({old, new} for old, new in pairs if old != new))
+        changed = changed.union(keyspace.owners[bucket] for bucket in was.moving.keys() ^ keyspace.moving.keys())
+    return set(changed) & after.nodes.keys()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 
 from shardlib.core.topology import Node as NodeEntry
-from shardlib.core.topology import Topology
+from shardlib.core.topology import Topology, changed_nodes
 from shardlib.errors import DeadlineExceeded, NodeUnavailable, Overloaded
 from shardlib.observe import BreakerClosed, BreakerOpened, Observer, PrimaryChanged
 from shardlib.pg.errors import outcome_of
@@ -216,7 +216,7 @@ class PgNodes:
         self._sessions = sessions
         self._observer = observer
         self._nodes: dict[str, PgNode] = {}
-        self._owned: dict[str, int] = {}
+        self._topology: Topology | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
     def apply(self, topology: Topology) -> Mapping[str, PgNode]:
@@ -229,10 +229,9 @@ class PgNodes:
                 if known is not None:
                     self._retire(known)
                 self._nodes[name] = PgNode(entry, self._sessions, self._observer)
-        for name, owned in _owned_by(topology).items():
-            if self._owned.get(name) != owned and name in self._nodes:
-                self._nodes[name].apply_epoch(topology.epoch)
-            self._owned[name] = owned
+        for name in changed_nodes(self._topology, topology):
+            self._nodes[name].apply_epoch(topology.epoch)
+        self._topology = topology
         return dict(self._nodes)
 
     async def first_look(self, seconds: float) -> None:
@@ -259,14 +258,6 @@ class PgNodes:
         task = asyncio.get_running_loop().create_task(node.close(), name=f"close {node.name}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-def _owned_by(topology: Topology) -> dict[str, int]:
-    owned: dict[str, int] = dict.fromkeys(topology.nodes, 0)
-    for keyspace in topology.keyspaces.values():
-        for name in topology.nodes:
-            owned[name] = hash((owned[name], keyspace.name, keyspace.owners, tuple(keyspace.moving)))
-    return owned
 
 
 def _host_and_port(url: str) -> str:

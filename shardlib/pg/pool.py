@@ -66,6 +66,7 @@ class EndpointPool:
         self._waiters: deque[asyncio.Future[Link]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = 0
+        self._resetting = 0
         self._reaper: asyncio.TimerHandle | None = None
         self._reap_at = float("inf")
         self._closed = False
@@ -116,6 +117,7 @@ class EndpointPool:
         if link.overdue or self._closed:
             self._discard(link)
         elif link.dirty:
+            self._resetting += 1
             self._background(self._reset(link))
         else:
             self._hand_on(link)
@@ -209,7 +211,7 @@ class EndpointPool:
     # -- opening and closing links
 
     def _grow(self) -> None:
-        wanted = min(len(self._waiters), self._limits.size - len(self.idle) - len(self.busy))
+        wanted = min(len(self._waiters), self._limits.size - len(self.idle) - len(self.busy) - self._resetting)
         while self._opening < wanted and not self._closed:
             self._opening += 1
             self._background(self._open())
@@ -239,8 +241,10 @@ class EndpointPool:
             async with asyncio.timeout(self._limits.open_seconds):
                 await link.reset()
         except BaseException:
+            self._resetting -= 1
             self._discard(link)
             raise
+        self._resetting -= 1
         self._hand_on(link)
 
     def _forget(self, link: Link) -> None:
