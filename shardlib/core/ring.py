@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import chain
 
 from uhashring import HashRing
@@ -36,7 +36,7 @@ def point_of(text: str) -> int:
 class Ring:
     """The ring of one keyspace over some nodes; it never changes. Nodes of weight 0 aren't on it."""
 
-    __slots__ = ("_keyspace", "_names", "_points")
+    __slots__ = ("_keyspace", "_names", "_points", "nodes")
 
     def __init__(self, keyspace: str, nodes: Iterable[Node]) -> None:
         """Place the nodes; the order in which they come has no meaning.
@@ -47,28 +47,31 @@ class Ring:
         points = {name: min(max(1, round(POINTS * weight)), MAX_POINTS) for name, weight in weights.items() if weight}
         ring = HashRing({name: {"vnodes": number} for name, number in sorted(points.items())}, hash_fn=point_of)
         placed: list[tuple[int, str]] = ring.get_points()
+        self.nodes = frozenset(points)
         self._keyspace = keyspace
         self._points = [point for point, _ in placed]
         self._names = [name for _, name in placed]
 
     def __repr__(self) -> str:
-        return f"<ring of {self._keyspace}: {len(set(self._names))} nodes, {len(self._points)} points>"
+        return f"<ring of {self._keyspace}: {len(self.nodes)} nodes, {len(self._points)} points>"
 
-    def walk(self, bucket: int) -> Iterator[tuple[int, str]]:
+    def walk(self, bucket: int, among: Container[str]) -> Iterator[tuple[int, str]]:
         """Yield (distance, node) for each point once around, clockwise from the bucket; nodes repeat.
 
-        A node's first distance says how high it ranks with the bucket, and compares between buckets too.
+        A node's first distance says how high it ranks with the bucket, and compares between buckets too. ``among``
+        is asked at each point, so it may shrink on the way.
         """
         # A node's points are named "name-0", "name-1", ...: none ends in a colon and a number.
         start = point_of(f"{self._keyspace}:{bucket}")
         points, names = self._points, self._names
         first = bisect(points, start)
         for index in chain(range(first, len(points)), range(first)):
-            yield (points[index] - start) % _CIRCLE, names[index]
+            if names[index] in among:
+                yield (points[index] - start) % _CIRCLE, names[index]
 
     def preference(self, bucket: int) -> list[str]:
         """Return all nodes, the one where the bucket would rather lie first."""
-        return list(dict.fromkeys(name for _, name in self.walk(bucket)))
+        return list(dict.fromkeys(name for _, name in self.walk(bucket, self.nodes)))
 
 
 def weights_of(nodes: Iterable[Node]) -> dict[str, float]:
