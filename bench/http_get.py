@@ -1,6 +1,6 @@
 """``GET /v1/users/{id}``, 64 connections, one worker: our service against a bare aiohttp handler on asyncpg's pool.
 
-Server, peer, load generator and Postgres share the machine, as they take turns. Both read the same rows of one node.
+The two servers take turns on a core of their own; load and Postgres have the other one. Both read the same rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aiohttp import ClientError, ClientSession
 
 import shardlib
 from bench.harness import Goal, compared, report, setting, take_turns
-from bench.stage import migrate, new_keys, servers, version
+from bench.stage import beside, migrate, new_keys, servers, version
 from shardlib.testing import TestCluster, ports
 
 USERS, CONNECTIONS = 5000, 64
@@ -44,7 +44,8 @@ class Contender:
         """Load it in a process of its own; return requests per second."""
         command = (sys.executable, "-m", "bench.load", str(self.port), str(CONNECTIONS), str(SECONDS))
         pipe = asyncio.subprocess.PIPE
-        load = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+        with beside():
+            load = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
         printed, _ = await load.communicate(self.paths.encode("ascii"))
         figures = json.loads(printed)
         if figures["failed"]:

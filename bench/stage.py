@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -16,6 +16,7 @@ import shardlib
 from shardlib.testing import TestCluster
 from shardlib.testing.plugin import private_servers
 
+LAST_CORE = max(os.sched_getaffinity(0))
 ROWS = 60_000  # over all nodes
 TABLE = """
     CREATE TABLE bench_item (
@@ -59,12 +60,22 @@ def servers() -> Iterator[TestCluster]:
     They get the last core and we the others. Where the scheduler is free to choose, a backend sticks to our core or to
     another one for minutes, and a round trip takes twice the time on one as on the other.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[-1:])
-    with private_servers(nodes=3, replicas=1) as cluster:
-        os.sched_setaffinity(0, cores[:-1] or cores)
+    with ExitStack() as stack:
+        with beside():
+            cluster = stack.enter_context(private_servers(nodes=3, replicas=1))
         os.environ.update(cluster.environment)
+        cores = sorted(os.sched_getaffinity(0))
+        stack.callback(os.sched_setaffinity, 0, cores)
+        os.sched_setaffinity(0, cores[:-1] or cores)
         yield cluster
+
+
+@contextmanager
+def beside() -> Iterator[None]:
+    """Let what is started meanwhile run on the last core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {LAST_CORE})
+    yield
     os.sched_setaffinity(0, cores)
 
 
