@@ -60,6 +60,7 @@ class Daemon:
         """Start without waiting, after ending what a killed main process left; fine when it runs already."""
         if self.running:
             return
+        self._reap()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         processes.end(self._processes, signal.SIGTERM)
         self._process = launch(self.command, self.directory, self.log, tied=self.tied, environment=self.environment)

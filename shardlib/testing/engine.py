@@ -149,6 +149,7 @@ class PostgresServer:
         """Start without waiting; fine when it runs already."""
         if self.running:
             return
+        self._reap()
         self._clear_away()
         self._write_settings(self.data)
         command = [self.binaries.path("postgres"), "-D", str(self.data)]

@@ -28,7 +28,7 @@ from shardlib.testing.programs import EngineError, identity
 ROLES = Path(__file__).with_name("roles.sql")
 CONTROL_SIZES = range(200, 400, 4)  # where the checksum of pg_control may stand
 INITDB = (
-    "--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
+    "--username=postgres", "--auth=reject", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8", "--wal-segsize=4", "--no-sync", "--no-instructions",
 )
 
@@ -83,13 +83,11 @@ def template(binaries: Binaries, fallback: Path) -> Path:
 
 
 def _writable_cache(fallback: Path) -> Path:
-    wanted = cache_directory() if identity() != "nobody" else fallback
-    try:
-        wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(wanted, os.W_OK):
-            return wanted
-    except OSError:
-        pass  # no home directory, or a read-only one
+    if identity() != "nobody":  # which can't enter root's home
+        with contextlib.suppress(OSError):  # no home directory, or a read-only one
+            cache_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(cache_directory(), os.W_OK):
+                return cache_directory()
     fallback.mkdir(mode=0o700, parents=True, exist_ok=True)
     give_away(fallback)
     return fallback
@@ -98,7 +96,7 @@ def _writable_cache(fallback: Path) -> Path:
 def _initialise(binaries: Binaries, made: Path) -> None:
     partial = fresh(made)
     give_away(partial)
-    binaries.run("initdb", f"--pgdata={partial}", *INITDB, "--pwfile=/dev/stdin", stdin=secrets.token_hex(16))
+    binaries.run("initdb", f"--pgdata={partial}", *INITDB)
     single_user(binaries, partial, "template1", ROLES.read_text(encoding="utf-8"))
     partial.rename(made)
 
