@@ -123,7 +123,7 @@ def repeated_id(signing_key: bytes, idempotency_key: str) -> UUID:
 
 def check_idempotency_key(key: str) -> str:
     """Return the key, without the quotes of a structured header; Problem for what isn't one."""
-    plain = key[1:-1] if len(key) > 2 and key[0] == key[-1] == '"' else key
+    plain = key[1:-1] if len(key) >= 2 and key[0] == key[-1] == '"' else key
     if not _KEY.fullmatch(plain):
         raise bad_parameter("Idempotency-Key", "expected 1 to 200 visible ASCII characters")
     return plain
