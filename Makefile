@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCAL := $(BIN)/python -m ops.local
-IN_LOCAL := set -a; . .local/env; set +a;
+STATE := $(or $(LOCAL_STATE_DIR),.local)
+IN_LOCAL = test -f $(STATE)/env || { echo "start the stack first: make up" >&2; exit 1; }; set -a; . $(abspath $(STATE))/env; set +a;
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup run up down reset status migrate import check test bench docs
@@ -26,8 +27,8 @@ down: $(STAMP) ## stop what `make up` started; the data stays
 reset: $(STAMP) ## stop, and forget the data
 	@$(LOCAL) reset
 
-status: $(STAMP) ## say what of the local stack runs
-	@$(LOCAL) status
+status: $(STAMP) ## say what of the local stack runs; JSON=1 for scripts
+	@$(LOCAL) status $(if $(JSON),--json)
 
 migrate: $(STAMP) ## apply the migrations to the local stack
 	@$(IN_LOCAL) $(BIN)/python -m migrations apply
