@@ -33,8 +33,9 @@ def _duplicate_email(user: User, number: int) -> bytes:
 
 
 def _duplicate_id(user: User, number: int) -> bytes:
-    fresh = _without_nulls(_fresh(user, number))
-    return _changed(fresh, id=user.get("id", "not-an-id"))
+    if "id" not in user:
+        return _duplicate_email(user, number)
+    return _changed(_without_nulls(_fresh(user, number)), id=user["id"])
 
 
 def _truncated(user: User, number: int) -> bytes:

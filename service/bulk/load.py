@@ -80,14 +80,14 @@ class Loader:
         now = datetime.now(UTC)
 
         async def body(tx: Transaction, rows: Sequence[Row]) -> set[str]:
-            decided = await self._claims.decide(tx, {str(row.id): row.bucket for row in rows}, claimed.token)
-            records = [_record(row, now) for row in rows if str(row.id) in decided]
+            decided = await self._claims.decide(tx, {row.owner: row.bucket for row in rows}, claimed.token)
+            records = [_record(row, now) for row in rows if row.owner in decided]
             await tx.copy_records_to_table(TABLE, records=records, columns=COLUMNS)
             return decided
 
-        ordered = sorted(claimed.won, key=lambda row: row.id)  # neighbours in the index come after each other
+        ordered = sorted(claimed.won, key=_by_owner)  # neighbours in the index come after each other
         parts = await self._users.each_node(ordered, lambda row: row.bucket, body)
-        written = [row for part in parts for row in part.items if str(row.id) in (part.result or ())]
+        written = [row for part in parts for row in part.items if row.owner in (part.result or ())]
         outcome.created += [row.id for row in written]
         await self._claims.confirm([wanted.seat for row in written for wanted in row.wanted.values()], claimed.token)
         lines = {row.line for row in written}
@@ -133,13 +133,17 @@ class Loader:
         return {user_id for part in parts for user_id in _found(part)}
 
 
+def _by_owner(row: Row) -> str:
+    return row.owner
+
+
 def _without_doubles(rows: Sequence[Row]) -> tuple[list[Row], list[Rejection]]:
     """Keep the first of the rows of a batch that share an id or a unique value."""
     first: dict[str, int] = {}
     kept: list[Row] = []
     rejections: list[Rejection] = []
     for row in rows:
-        keys = {"id": str(row.id), **{kind: wanted.seat.value for kind, wanted in row.wanted.items()}}
+        keys = {"id": row.owner, **{kind: wanted.seat.value for kind, wanted in row.wanted.items()}}
         clash = next((kind for kind in ("email", "username", "id") if keys.get(kind) in first), None)
         if clash is not None:
             detail = f"line {first[keys[clash]]} has the same {clash}"
@@ -152,7 +156,7 @@ def _without_doubles(rows: Sequence[Row]) -> tuple[list[Row], list[Rejection]]:
 
 def _stands(value: str, row: Row, standing: Mapping[str, Standing]) -> bool:
     entry = standing.get(value)
-    if entry is None or not entry.committed or entry.owner != str(row.id):
+    if entry is None or not entry.committed or entry.owner != row.owner:
         return False
     return row.user.id is not None or entry.request_id == row.request_id
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -22,12 +22,13 @@ from msgspec import Meta
 from service import body
 from service.bulk.lines import MAX_LINE_BYTES, Line
 from service.bulk.report import Rejection
-from service.problem import Problem, invalid
+from service.problem import Kind, Problem, invalid
 from service.profiles import domain
 from service.profiles.wire import NewUser
 from shardlib.bulk import BulkClaims, Wanted
 
 PLAIN_NESTING = 30  # brackets in a line that need no look at how deep they nest: below what the API allows
+_FORMS = {"/email": "an e-mail address", "/username": "a username", "/locale": "a language tag"}
 _SPACED_NAME = re.compile(rb'"[ \t\r\n]+:')
 _NESTING = (dict, list)
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -56,10 +57,11 @@ class Row:
     line: int
     user: ImportedUser
     id: UUID
+    owner: str
     bucket: int
-    wanted: dict[str, Wanted]
     request_id: str
     profile: str
+    wanted: dict[str, Wanted] = field(default_factory=dict)
 
     def values(self) -> dict[str, str]:
         """Return the unique values by kind, clear."""
@@ -71,29 +73,46 @@ class Reader:
     """Makes rows of lines."""
 
     def __init__(self, claims: BulkClaims, bucket_of: Callable[[UUID], int], id_key: bytes) -> None:
-        self._claims = claims
         self.bucket_of = bucket_of
+        self._claims = claims
         self._id_key = id_key
 
-    def read(self, line: Line) -> Row | Rejection:
-        """Return the row of a line, or why there is none."""
-        if line.too_long:
-            return Rejection(line.number, "line-too-long", f"the line has more than {MAX_LINE_BYTES} bytes")
-        try:
-            return self._row(line)
-        except Problem as problem:
-            return _rejection(line.number, problem)
+    def read(self, lines: Sequence[Line]) -> tuple[list[Row], list[Rejection]]:
+        """Return the rows of lines, and why there is none for the others."""
+        rows: list[Row] = []
+        rejections: list[Rejection] = []
+        hidden: list[str] = []
+        for line in lines:
+            try:
+                row, values = self._row(line)
+            except Problem as problem:
+                rejections.append(_rejection(line.number, problem))
+            else:
+                rows.append(row)
+                hidden += values
+        self._add_claims(rows, hidden)
+        return rows, rejections
 
-    def _row(self, line: Line) -> Row:
+    def _row(self, line: Line) -> tuple[Row, list[str]]:
+        """Return a row without its claims, and its unique values as they are hidden."""
+        if line.too_long:
+            raise Problem(Kind.TOO_LARGE, f"the line has more than {MAX_LINE_BYTES} bytes")
         user, profile = read_user(line.text)
-        request = f"import:{user.id or hashlib.blake2b(line.text, digest_size=16).hexdigest()}"
-        wanted = {"email": self._claims.wanted("email", user.email, "", request)}
-        user_id = user.id or self._derived_id(wanted["email"].seat.value)
-        owner = str(user_id)
-        wanted["email"] = wanted["email"]._replace(owner=owner)
+        hidden = [self._claims.hide("email", user.email)]
         if user.username is not None:
-            wanted["username"] = self._claims.wanted("username", user.username, owner, request)
-        return Row(line.number, user, user_id, self.bucket_of(user_id), wanted, request, profile)
+            hidden.append(self._claims.hide("username", user.username))
+        user_id = user.id or self._derived_id(hidden[0])
+        owner = str(user_id)
+        request = f"import:{owner if user.id else hashlib.blake2b(line.text, digest_size=16).hexdigest()}"
+        return Row(line.number, user, user_id, owner, self.bucket_of(user_id), request, profile), hidden
+
+    def _add_claims(self, rows: Sequence[Row], hidden: Sequence[str]) -> None:
+        """Give each row its claims, in the order in which it named its values."""
+        others = iter(self._claims.others([pair for row in rows for pair in row.values().items()]))
+        seats = iter(self._claims.seats(hidden))
+        for row in rows:
+            for kind in row.values():
+                row.wanted[kind] = Wanted(next(seats), row.owner, row.request_id, next(others))
 
     def _derived_id(self, hidden_email: str) -> UUID:
         """Return the id of a user whose line names none: of its e-mail, the same in each run; a UUIDv8."""
@@ -146,5 +165,8 @@ def _times_fit(user: ImportedUser) -> bool:
 
 def _rejection(line: int, problem: Problem) -> Rejection:
     flaw = problem.errors[0] if problem.errors else None
-    field = flaw.pointer if flaw is not None and isinstance(flaw.pointer, str) else ""
-    return Rejection(line, problem.kind.slug, problem.detail if flaw is None else flaw.detail, field)
+    field_ = flaw.pointer if flaw is not None and isinstance(flaw.pointer, str) else ""
+    detail = problem.detail if flaw is None else flaw.detail
+    if "regex" in detail:
+        detail = f"this doesn't look like {_FORMS.get(field_, 'what belongs here')}"
+    return Rejection(line, problem.kind.slug, detail, field_)

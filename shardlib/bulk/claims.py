@@ -81,12 +81,23 @@ class BulkClaims:
             raise UnknownName(f"no HMAC key {current}; there are: {sorted(keys)}")
         self._index = Bulk(cluster, keyspace=keyspace)
         self._home = Bulk(cluster, keyspace=home)
-        self._keys = {current: keys[current], **keys}  # the current one comes first
+        self._keys = dict(keys)
+        self._current = current
 
-    def wanted(self, kind: str, value: str, owner: object, request_id: str | None = None) -> Wanted:
-        """Return the claim of a value for an owner; ValueError for what isn't Unicode text."""
-        seat, *others = (self._seat(str(hide(kind, value, key_id, key))) for key_id, key in self._keys.items())
-        return Wanted(seat, str(owner), request_id, tuple(others))
+    def hide(self, kind: str, value: str) -> str:
+        """Return what stands for a value in the index, under the current key."""
+        return str(hide(kind, value, self._current, self._keys[self._current]))
+
+    def seats(self, hidden: Sequence[str]) -> list[Seat]:
+        """Return where hidden values stand, in their order."""
+        return list(map(Seat, hidden, self._index.buckets(hidden)))
+
+    def others(self, values: Sequence[tuple[str, str]]) -> list[tuple[Seat, ...]]:
+        """Return where each (kind, value) would stand under the other HMAC keys."""
+        keys = [(key_id, key) for key_id, key in self._keys.items() if key_id != self._current]
+        hidden = [str(hide(kind, value, key_id, key)) for key_id, key in keys for kind, value in values]
+        seats = self.seats(hidden)
+        return [tuple(seats[at :: len(values)]) for at in range(len(values))]
 
     async def claim(self, wanted: Sequence[Wanted], token: UUID) -> set[str]:
         """Claim what is free, pending, under one token; return the values that were won."""
@@ -145,9 +156,6 @@ class BulkClaims:
         """Return the values that also stand under another HMAC key: asked after they were claimed under this one."""
         found = await self.standing(seat for each in wanted for seat in each.others)
         return {each.seat.value for each in wanted if any(other.value in found for other in each.others)}
-
-    def _seat(self, value: str) -> Seat:
-        return Seat(value, self._index.bucket(value))
 
 
 def _value(wanted: Wanted) -> str:

@@ -17,7 +17,8 @@ from typing import Any, Generic, TypeVar
 
 from shardlib.calls import Desk, Place, passes
 from shardlib.cluster import Cluster
-from shardlib.core.keys import hash_named
+from shardlib.core.keys import HASHES, hash_named
+from shardlib.core.lanes import hash_texts
 from shardlib.core.mine import fill, is_marked, needs_column
 from shardlib.deadlines import deadline_or
 from shardlib.errors import NotColocated, OutcomeUnknown, Refused
@@ -57,12 +58,19 @@ class Bulk:
         space = cluster.topology.keyspace(keyspace)
         self.keyspace = space.name
         self._desk: Desk = cluster._desk
-        self._bucket_of = hash_named(space.hash).bucket
+        self._hash = hash_named(space.hash)
         self._mask = space.mask
 
     def bucket(self, key: object) -> int:
         """Return the bucket of a key; WrongKey for one of another type."""
-        return self._bucket_of(key, self._mask)
+        return self._hash.bucket(key, self._mask)
+
+    def buckets(self, keys: Sequence[object]) -> list[int]:
+        """Return the buckets of many keys, in their order."""
+        texts = [key for key in keys if type(key) is str and key.isascii() and "\0" not in key]
+        if self._hash is HASHES["str"] and len(texts) == len(keys):
+            return [value & self._mask for value in hash_texts(texts)]
+        return [self.bucket(key) for key in keys]
 
     async def each_node(
         self, items: Iterable[Item], bucket: Callable[[Item], int], body: Body[Item, T]
