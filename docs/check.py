@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).resolve().parent.parent
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -80,7 +81,7 @@ def bad_links(page: Path, prose: str) -> Iterator[str]:
 def bad_python(block: Block) -> Iterator[str]:
     flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     try:
-        compile(block.text, "block", "exec", flags)
+        compile(dedent(block.text), "block", "exec", flags)
     except SyntaxError as error:
         yield f"{block.line + (error.lineno or 1) - 1}: {error.msg}"
 
