@@ -97,8 +97,11 @@ class Pool(Protocol):
     epoch: int
     view: ReplicaView
     name: str
-    broken: str
     counters: Counters
+
+    @property
+    def broken(self) -> str:
+        """Why requests are refused; empty: they aren't."""
 
     @property
     def waiting(self) -> int:
@@ -121,9 +124,6 @@ class Pool(Protocol):
 
     async def greet(self, link: Link) -> None:
         """Ask the node for its floor and timeline again."""
-
-    def succeeded(self) -> None:
-        """Forget failures."""
 
     def failed(self, reason: str) -> None:
         """Count a failure; enough of them open the breaker."""

@@ -94,7 +94,7 @@ class PgNode:
         view.current_as_of = max(view.current_as_of, self._current_as_of(sighting))
         if pool is self.primary and sighting.in_recovery:
             self._set_primary(self.nobody, 0)
-        pool.succeeded()
+        pool.looked()
 
     def heard(self, link: Link) -> None:
         """Take in the timeline that a greeting told: it may be ahead of the monitor's."""
@@ -156,7 +156,7 @@ class PgNode:
                 name=f"{self.name} {name}",
                 connect=lambda: self._sessions.connect(url, "monitor"),
                 seen=lambda sighting: self.seen(pool, sighting),
-                failed=pool.failed,
+                failed=pool.look_failed,
             )
         )
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from time import monotonic
 
 from shardlib.core.backoff import Backoff
+from shardlib.core.health import HEALTHY, Outcome
 from shardlib.core.route import ReplicaView
 from shardlib.errors import DeadlineExceeded, NodeUnavailable, Overloaded, ShardlibError
 from shardlib.pg.errors import refused_to_connect
 from shardlib.ports import Counters, Link
 
-OPEN_AFTER = 3  # failures in a row that open the breaker
 _RETRY_OPENING = Backoff(base=0.05, cap=1.0)
 
 
@@ -54,11 +54,10 @@ class EndpointPool:
         self.name = name
         self.idle: list[Link] = []
         self.busy: set[Link] = set()
-        self.failures = 0
+        self.breaker = HEALTHY
         self.epoch = 0
         self.view = ReplicaView()
         self.counters = Counters()
-        self.broken = ""  # why the breaker is open; empty: it is closed
         self._open_link = open_link
         self._limits = limits
         self._on_breaker = on_breaker
@@ -73,6 +72,11 @@ class EndpointPool:
 
     def __repr__(self) -> str:
         return f"<pool of {self.node} {self.name}: {len(self.idle)} idle, {len(self.busy)} busy>"
+
+    @property
+    def broken(self) -> str:
+        """Why requests are refused; empty: they aren't."""
+        return "" if self.breaker.lets_through else self.breaker.why
 
     @property
     def waiting(self) -> int:
@@ -102,9 +106,9 @@ class EndpointPool:
             link = self.idle.pop()
             self.lend(link, until)
             return link
-        if self.broken or self._closed:
+        if self._closed or not self.breaker.lets_through:
             self.counters.refused += 1
-            raise NodeUnavailable(f"{self.node} can't be reached: {self.broken or 'closed'}", node=self.node)
+            raise self._unavailable()
         if len(self._waiters) >= self._limits.waiting:
             self.counters.refused += 1
             raise Overloaded(f"{len(self._waiters)} requests wait for a connection to {self.node}")
@@ -113,6 +117,8 @@ class EndpointPool:
 
     def give(self, link: Link) -> None:
         """Take back a link whose statement is over."""
+        if self.breaker is not HEALTHY and not link.overdue:
+            self._note(Outcome.ANSWERED)
         self._forget(link)
         if link.overdue or self._closed:
             self._discard(link)
@@ -131,25 +137,18 @@ class EndpointPool:
         """Ask the node for its floor and timeline again, because a newer epoch has been seen."""
         await link.greet(self.epoch)
 
-    def succeeded(self) -> None:
-        """Forget failures; close the breaker."""
-        self.failures = 0
-        if self.broken:
-            self.broken = ""
-            self._on_breaker(self, None)
-            self._grow()
-
     def failed(self, reason: str) -> None:
-        """Count a failure; OPEN_AFTER in a row open the breaker and send everyone who waits away."""
-        self.failures += 1
-        if self.failures >= OPEN_AFTER and not self.broken and not self._closed:
-            self.broken = reason
-            self.view.usable = False
-            for link in self.idle:
-                link.connection.terminate()
-            self.idle.clear()
-            self._refuse(NodeUnavailable(f"{self.node} can't be reached: {reason}", node=self.node))
-            self._on_breaker(self, reason)
+        """Count a failure: enough of them in a row open the breaker and send everyone who waits away."""
+        self._note(Outcome.FAILED, reason)
+
+    def looked(self) -> None:
+        """Note that the monitor got an answer: what closes the breaker."""
+        if self.breaker is not HEALTHY:
+            self._note(Outcome.LOOKED)
+
+    def look_failed(self, reason: str) -> None:
+        """Note that the monitor got no answer."""
+        self._note(Outcome.LOOK_FAILED, reason)
 
     def demoted(self) -> None:
         """Note that a write met a read-only server: its monitor finds out the rest."""
@@ -158,7 +157,7 @@ class EndpointPool:
     async def close(self) -> None:
         """End all links: refuse newcomers, send waiters away, stop the background, terminate."""
         self._closed = True
-        self._refuse(NodeUnavailable(f"the pool of {self.node} is closed", node=self.node))
+        self._refuse(self._unavailable())
         if self._reaper is not None:
             self._reaper.cancel()
         for task in tuple(self._tasks):
@@ -167,6 +166,30 @@ class EndpointPool:
         for link in (*self.idle, *self.busy):
             link.connection.terminate()
         self.idle.clear()
+
+    # -- the breaker
+
+    def _note(self, outcome: Outcome, why: str = "") -> None:
+        before = self.breaker
+        self.breaker = before.after(outcome, monotonic(), why)
+        if before.lets_through and not self.breaker.lets_through:
+            self._let_go()
+            self._on_breaker(self, why)
+        elif self.breaker.lets_through and not before.lets_through:
+            self._on_breaker(self, None)
+
+    def _let_go(self) -> None:
+        """End idle links and send everyone who waits away."""
+        self.view.usable = False
+        for link in self.idle:
+            link.connection.terminate()
+        self.idle.clear()
+        self._refuse(self._unavailable())
+
+    def _unavailable(self) -> NodeUnavailable:
+        why = "it is not part of the cluster any more" if self._closed else self.broken
+        after = self.breaker.retry_after(monotonic())
+        return NodeUnavailable(f"{self.node} can't be reached: {why}", node=self.node, retry_after=after)
 
     # -- waiting and handing on
 
@@ -219,7 +242,7 @@ class EndpointPool:
     async def _open(self) -> None:
         attempt = 0
         try:
-            while self._waiters and not self.broken:
+            while self._waiters and self.breaker.lets_through:
                 try:
                     link = await self._open_link(self.epoch)
                 except Exception as error:  # whatever a driver raises: the node isn't usable
@@ -228,7 +251,6 @@ class EndpointPool:
                     attempt += 1
                     await asyncio.sleep(_RETRY_OPENING.delay(attempt))
                 else:
-                    self.failures = 0
                     self.counters.opened += 1
                     link.connection.add_termination_listener(lambda _connection, link=link: self._lost(link))
                     self._hand_on(link)
