@@ -49,6 +49,12 @@ def test_the_order_of_the_nodes_has_no_meaning(shuffled: list[Node], bucket: int
     assert Ring("users", shuffled).preference(bucket) == Ring("users", nodes(1, 0.3, 2.5, 1)).preference(bucket)
 
 
+def test_of_nodes_on_one_point_it_is_always_the_same_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardlib.core.ring.point_of", lambda text: point_of(text) % 500)
+    one, two = Ring("users", nodes(1, 1, 1)), Ring("users", reversed(nodes(1, 1, 1)))
+    assert [one.preference(bucket) for bucket in range(50)] == [two.preference(bucket) for bucket in range(50)]
+
+
 def test_a_walk_goes_around_once_and_away_from_the_bucket() -> None:
     ring = Ring("users", nodes(1, 2))
     steps = list(ring.walk(7, ring.nodes))
