@@ -66,7 +66,7 @@ class PgNode:
         """Return the primary's pool, waiting for one while the endpoints answer and none is primary."""
         while self.primary is self.nobody:
             if all(pool.broken for pool in self.pools):
-                raise NodeUnavailable(f"{self.name} can't be reached: {self.pools[0].broken}", node=self.name)
+                raise self.pools[0].unavailable()
             await self._wait_for_primary(until)
         return self.primary
 
@@ -90,11 +90,11 @@ class PgNode:
         if view.instance != sighting.instance:
             view.replayed, view.current_as_of = -1, float("-inf")
         view.instance, view.timeline, view.replayed = sighting.instance, sighting.timeline, sighting.lsn
-        view.usable = sighting.in_recovery
+        pool.looked()
+        view.usable = sighting.in_recovery and not pool.broken
         view.current_as_of = max(view.current_as_of, self._current_as_of(sighting))
         if pool is self.primary and sighting.in_recovery:
             self._set_primary(self.nobody, 0)
-        pool.looked()
 
     def heard(self, link: Link) -> None:
         """Take in the timeline that a greeting told: it may be ahead of the monitor's."""

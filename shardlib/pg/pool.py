@@ -108,7 +108,7 @@ class EndpointPool:
             return link
         if self._closed or not self.breaker.lets_through:
             self.counters.refused += 1
-            raise self._unavailable()
+            raise self.unavailable()
         if len(self._waiters) >= self._limits.waiting:
             self.counters.refused += 1
             raise Overloaded(f"{len(self._waiters)} requests wait for a connection to {self.node}")
@@ -157,7 +157,7 @@ class EndpointPool:
     async def close(self) -> None:
         """End all links: refuse newcomers, send waiters away, stop the background, terminate."""
         self._closed = True
-        self._refuse(self._unavailable())
+        self._refuse(self.unavailable())
         if self._reaper is not None:
             self._reaper.cancel()
         for task in tuple(self._tasks):
@@ -184,9 +184,10 @@ class EndpointPool:
         for link in self.idle:
             link.connection.terminate()
         self.idle.clear()
-        self._refuse(self._unavailable())
+        self._refuse(self.unavailable())
 
-    def _unavailable(self) -> NodeUnavailable:
+    def unavailable(self) -> NodeUnavailable:
+        """Return the error for a request that is refused."""
         why = "it is not part of the cluster any more" if self._closed else self.broken
         after = self.breaker.retry_after(monotonic())
         return NodeUnavailable(f"{self.node} can't be reached: {why}", node=self.node, retry_after=after)
