@@ -22,7 +22,7 @@ from time import monotonic
 from shardlib.core.backoff import Backoff
 from shardlib.core.health import HEALTHY, Outcome
 from shardlib.core.route import ReplicaView
-from shardlib.errors import DeadlineExceeded, NodeUnavailable, Overloaded, ShardlibError
+from shardlib.errors import DeadlineExceeded, NodeUnavailable, Overloaded
 from shardlib.pg.errors import refused_to_connect
 from shardlib.ports import Counters, Link
 
@@ -157,7 +157,7 @@ class EndpointPool:
     async def close(self) -> None:
         """End all links: refuse newcomers, send waiters away, stop the background, terminate."""
         self._closed = True
-        self._refuse(self.unavailable())
+        self._refuse_waiting()
         if self._reaper is not None:
             self._reaper.cancel()
         for task in tuple(self._tasks):
@@ -184,7 +184,7 @@ class EndpointPool:
         for link in self.idle:
             link.connection.terminate()
         self.idle.clear()
-        self._refuse(self.unavailable())
+        self._refuse_waiting()
 
     def unavailable(self) -> NodeUnavailable:
         """Return the error for a request that is refused."""
@@ -226,11 +226,11 @@ class EndpointPool:
                 return
         self.idle.append(link)
 
-    def _refuse(self, error: ShardlibError) -> None:
+    def _refuse_waiting(self) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(error)
+                waiter.set_exception(self.unavailable())
 
     # -- opening and closing links
 
