@@ -13,6 +13,7 @@ from service.metrics import Counts
 from service.profiles import routes as profiles
 from service.profiles.cursors import Cursors
 from service.profiles.users import HELD, KEYSPACE, Users
+from service.profiles.wire import JSON_VALUE
 from service.route import Routes
 from service.settings import Settings
 from service.watching import Watching
@@ -57,7 +58,7 @@ def assemble(cluster: Cluster, settings: Settings) -> Service:
     routes = Routes(
         [*profiles.routes(users, Cursors(settings.signing_key), settings.request_seconds), *pages.routes(about)]
     )
-    about.describe(routes.all)
+    about.describe(routes.all, {"JsonValue": JSON_VALUE})
     counts = Counts()
     limits = Limits(
         in_flight=settings.max_in_flight,

@@ -22,8 +22,8 @@ _ABOUT = (
 )
 
 
-def document(routes: Sequence[Route]) -> Json:
-    """Return the document of these operations."""
+def document(routes: Sequence[Route], extra: Mapping[str, Json]) -> Json:
+    """Return the document of these operations; ``extra`` are schemas that no type can say."""
     types = [kind for route in routes for kind in _types(route)]
     _, schemas = msgspec.json.schema_components([*types, ProblemDetails], ref_template=_REFS)
     paths: dict[str, Json] = defaultdict(dict)
@@ -35,7 +35,7 @@ def document(routes: Sequence[Route]) -> Json:
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": dict(paths),
-        "components": {"schemas": _plain(schemas), "headers": _HEADERS},
+        "components": {"schemas": {**_plain(schemas), **extra}, "headers": _HEADERS},
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from html import escape
 from typing import Annotated, Any
@@ -59,9 +59,9 @@ class Pages:
         self._document = b""
         self._page = b""
 
-    def describe(self, routes: Sequence[Route]) -> None:
-        """Make the document and the page."""
-        document = openapi.document(routes)
+    def describe(self, routes: Sequence[Route], extra: Mapping[str, openapi.Json]) -> None:
+        """Make the document and the page; ``extra`` are schemas that no type can say."""
+        document = openapi.document(routes, extra)
         self._document = msgspec.json.encode(document)
         self._page = page(document).encode()
 

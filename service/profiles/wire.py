@@ -28,8 +28,15 @@ Email = Annotated[
         examples=["ada@example.com"],
     ),
 ]
+_NO_NUL = r"^[^\x00]*$"
 Name = Annotated[
-    str, Meta(max_length=200, description="Any text without NUL, kept as it is.", examples=["Ada Lovelace"])
+    str,
+    Meta(
+        max_length=200,
+        pattern=_NO_NUL,
+        description="Any text without NUL, kept as it is.",
+        examples=["Ada Lovelace"],
+    ),
 ]
 Username = Annotated[
     str,
@@ -51,13 +58,27 @@ Locale = Annotated[
     ),
 ]
 Status = Annotated[Literal["active", "suspended"], Meta(description="Whether the account may be used.")]
+_JSON_VALUE = {"$ref": "#/components/schemas/JsonValue"}
+_JSON_OBJECT = {"propertyNames": {"pattern": _NO_NUL}, "additionalProperties": _JSON_VALUE}
+JSON_VALUE: dict[str, Any] = {
+    "title": "JsonValue",
+    "description": "Any JSON value without NUL in its text.",
+    "anyOf": [
+        {"type": ["null", "boolean", "number"]},
+        {"type": "string", "pattern": _NO_NUL},
+        {"type": "array", "items": _JSON_VALUE},
+        {"type": "object", **_JSON_OBJECT},
+    ],
+}
 Profile = Annotated[
     dict[str, Any],
     Meta(
-        description="Free form, at most 16 KiB as JSON and 32 levels deep, without NUL in its text.",
+        description="Free form, at most 16 KiB as JSON and 32 levels deep.",
         examples=[{"city": "London"}],
+        extra_json_schema=_JSON_OBJECT,
     ),
 ]
+Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339, UTC.")]
 
 
 class NewUser(Struct, forbid_unknown_fields=True):
@@ -97,8 +118,8 @@ class User(Struct, frozen=True):
     locale: str | None
     status: Status
     version: Version
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 class Batch(Struct, forbid_unknown_fields=True):
