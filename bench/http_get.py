@@ -86,8 +86,8 @@ async def process(*arguments: str, **environment: str) -> AsyncIterator[None]:
         await made.wait()
 
 
-async def bodies(port: int, paths: Sequence[str]) -> list[bytes]:
-    """Return the answers of a server, as soon as it is there; each must be 200."""
+async def answers(port: int, paths: Sequence[str]) -> list[tuple[bytes, set[str]]]:
+    """Return a server's bodies, as soon as it is there, and the names of its headers; each answer must be 200."""
     async with asyncio.timeout(START_SECONDS), ClientSession(f"http://127.0.0.1:{port}") as client:
         while True:
             try:
@@ -100,7 +100,7 @@ async def bodies(port: int, paths: Sequence[str]) -> list[bytes]:
         found = []
         for path in paths:
             async with client.get(path, raise_for_status=True) as answer:
-                found.append(await answer.read())
+                found.append((await answer.read(), answer.headers.keys() - {"Server"}))
         return found
 
 
@@ -117,7 +117,7 @@ async def contenders(on: TestCluster) -> AsyncIterator[dict[str, Contender]]:
         await stack.enter_async_context(process("service", "api", **settings))
         url = on.node_urls[0]
         await stack.enter_async_context(process("bench.peers.bare_aiohttp", url, str(peer)))
-        if await bodies(ours, paths[:100]) != await bodies(peer, paths[:100]):
+        if await answers(ours, paths[:100]) != await answers(peer, paths[:100]):
             raise RuntimeError("the two don't answer the same")
         text = "\n".join(paths)
         yield {"ours": Contender(ours, text), "aiohttp": Contender(peer, text)}

@@ -19,9 +19,8 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-READ = """
-    SELECT id, email, name, username, profile, locale, status, version, created_at, updated_at FROM users WHERE id = $1
-"""
+COLUMNS = "id, email, name, username, profile, locale, status, version, created_at, updated_at"
+READ = f"SELECT {COLUMNS} FROM users WHERE id = $1"
 HEADERS = {
     "Content-Type": "application/json",
     "Cache-Control": "private, no-cache",
@@ -73,11 +72,6 @@ async def make_app(url: str) -> web.Application:
     return app
 
 
-def main(url: str, port: str) -> None:
-    web.run_app(
-        make_app(url), host="127.0.0.1", port=int(port), access_log=None, print=None, loop=uvloop.new_event_loop()
-    )
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    loop = uvloop.new_event_loop()
+    web.run_app(make_app(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), access_log=None, print=None, loop=loop)
