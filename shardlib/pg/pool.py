@@ -14,6 +14,7 @@ New links are opened by a background task, never by the request that wants one: 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -250,7 +251,7 @@ class EndpointPool:
                     if not self.idle and not self.busy:  # else it serves, and only won't have one link more
                         self.failed(refused_to_connect(error))
                     attempt += 1
-                    await asyncio.sleep(_RETRY_OPENING.delay(attempt))
+                    await asyncio.sleep(_RETRY_OPENING.delay(attempt, random.random()))
                 else:
                     self.counters.opened += 1
                     link.connection.add_termination_listener(lambda _connection, link=link: self._lost(link))
