@@ -77,6 +77,7 @@ class FaultProxy:
         self.lanes = {UP: Lane(), DOWN: Lane()}
         self.was_cut = asyncio.Event()
         self.connections = 0  # that were made so far
+        self._closing = False
         self.go_on()
 
     def __repr__(self) -> str:
@@ -92,6 +93,9 @@ class FaultProxy:
         """Cut everything and stop listening."""
         assert self._server is not None
         self._server.close()
+        self._closing = True
+        for _ in range(3):  # loop turns in which what was accepted already gets its task
+            await asyncio.sleep(0)
         self.cut_all()
         for task in self._tasks:
             task.cancel()
@@ -142,12 +146,17 @@ class FaultProxy:
     # -- forwarding
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closing:
+            reset(writer)
+            return
         self.connections += 1
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
             await self._join(reader, writer)
+        except asyncio.CancelledError:
+            reset(writer)  # and no more: asyncio's server can't bear a cancelled task
         finally:
             self._tasks.discard(task)
 
