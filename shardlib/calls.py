@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from shardlib.core.statements import Kind, kind_of
+from shardlib.core.backoff import Backoff
+from shardlib.core.statements import Effect, Kind, effect_of, kind_of
 from shardlib.deadlines import note_write_cut_off
 from shardlib.errors import (
     DeadlineExceeded,
@@ -36,8 +37,7 @@ from shardlib.sql import load
 from shardlib.watch import View, Watcher, now
 
 _SQL = load("owned")
-_PAUSE_SECONDS = 0.02  # between attempts, doubled each time up to the cap, with full jitter
-_PAUSE_CAP_SECONDS = 0.5
+_BETWEEN_ATTEMPTS = Backoff(base=0.02, cap=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,8 @@ class Desk:
         """Ask the node, in a statement of its own, whether it owns the buckets and did so at the snapshot's epoch."""
         link = await loan.pool.take(until)
         try:
-            answer = await link.connection.fetchval(_SQL["owned"], place.keyspace, place.buckets, loan.view.epoch)
+            buckets = ",".join(map(str, place.buckets))  # an integer[] costs each connection four statements once
+            answer = await link.connection.fetchval(_SQL["owned"], place.keyspace, buckets, loan.view.epoch)
         except BaseException as error:
             loan.pool.drop(link)
             if isinstance(error, Exception) and self.outcome_of(error) is Outcome.LOST:
@@ -133,8 +134,8 @@ class Desk:
 
 async def pause(attempt: int, until: float) -> None:
     """Wait before the next attempt, with full jitter; DeadlineExceeded if that would be too late."""
-    delay = random.random() * min(_PAUSE_CAP_SECONDS, _PAUSE_SECONDS * 2 ** min(attempt, 10))
-    if monotonic() + delay >= until:
+    delay = _BETWEEN_ATTEMPTS.delay_before(until, attempt, monotonic(), random.random())
+    if delay is None:
         raise DeadlineExceeded("time was up before it could be tried again")
     await asyncio.sleep(delay)
 
@@ -191,11 +192,18 @@ class Call:
             raise error
 
     async def stands(self, loan: Loan, answer: object) -> bool:
-        """Return whether the answer may be handed out; if not, a newer snapshot is there to route by."""
-        if loan.fresh(self._place) or (self._kind is not Kind.READ and touched(answer)):
+        """Return whether the answer may be handed out; if not, a newer snapshot is there to route by.
+
+        What may have touched a row is never sent again.
+        """
+        effect = Effect.NOTHING if self._kind is Kind.READ else effect_of(self._verb, self._query, answer)
+        if effect is Effect.TOUCHED or loan.fresh(self._place):
             return True
         if await self._desk.owned(self._place, loan, self._until):
             return True
+        if effect is Effect.UNKNOWN:
+            raise OutcomeUnknown(f"a write was sent to {loan.node.name}, which doesn't own its bucket any more")
+        self._again = self._kind is Kind.READ  # the next one must not write, should it call a function that does
         await self._newer(loan, None)
         return False
 
@@ -242,13 +250,6 @@ def give_back(loan: Loan) -> None:
     loan.pool.give(loan.link)
     if cancelled:
         raise OutcomeUnknown(f"{loan.node.name} committed, but stopped waiting for its standby")
-
-
-def touched(answer: object) -> bool:
-    """Return whether a write's answer shows that it touched a row (or was no statement about rows)."""
-    if isinstance(answer, str):  # a command tag: "UPDATE 0", "INSERT 0 1", "CREATE TABLE"
-        return not answer.endswith(" 0")
-    return bool(answer)
 
 
 def passes(error: BaseException, desk: Desk) -> bool:

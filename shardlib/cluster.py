@@ -167,7 +167,7 @@ class Shard:
 
     def fetchval(self, query: str, *args: Any) -> Awaitable[Any]:
         """Run a statement and return the first column of its first row, None if there is none."""
-        return self._call("fetchval", query, args)
+        return self._call("fetchval", query, args) if kind_of(query) is Kind.READ else self._first(query, args)
 
     def execute(self, query: str, *args: Any) -> Awaitable[str]:
         """Run a statement and return its command tag, such as ``UPDATE 1``."""
@@ -231,6 +231,11 @@ class Shard:
     @property
     def _place(self) -> Place:
         return Place(self.keyspace, (self.bucket,))
+
+    async def _first(self, query: str, args: tuple[Any, ...]) -> Any:
+        """Do as fetchval, but know a NULL from no row: one says that a row was touched."""
+        row = await self._call("fetchrow", query, args)
+        return None if row is None else row[0]
 
     async def _call(self, verb: str, query: str, args: tuple[Any, ...]) -> Any:
         """The short way; what isn't plain sailing goes to ``Call``."""

@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
 
-from shardlib.calls import Desk, Loan, Place, give_back, passes, pause, touched
-from shardlib.core.statements import Kind, kind_of
+from shardlib.calls import Desk, Loan, Place, give_back, passes, pause
+from shardlib.core.statements import Effect, Kind, effect_of, kind_of
 from shardlib.deadlines import deadline_or, note_write_cut_off
 from shardlib.errors import AnswerMismatch, NodeUnavailable, OutcomeUnknown, Refused, Rejected
 from shardlib.observe import OutcomeLost
@@ -56,7 +56,9 @@ class Transaction:
         self._isolation = isolation
         self._loan: Loan
         self._began: Any
-        self._wrote = False
+        self._wrote = False  # a row: that holds the fence off until COMMIT
+        self._ran = False  # a statement: even a SELECT may have called a function that writes
+        self._doubtful = False  # a write that may or may not have touched a row
 
     async def __aenter__(self) -> Transaction:
         until = deadline_or(self._desk.call_seconds)
@@ -108,7 +110,8 @@ class Transaction:
 
     async def fetchval(self, query: str, *args: Any) -> Any:
         """Run a statement and return the first column of its first row, None if there is none."""
-        return await self._run("fetchval", query, args)
+        row = await self._run("fetchrow", query, args)
+        return None if row is None else row[0]
 
     async def execute(self, query: str, *args: Any) -> str:
         """Run a statement and return its command tag, such as ``UPDATE 1``."""
@@ -116,17 +119,16 @@ class Transaction:
 
     async def executemany(self, query: str, args: Iterable[Iterable[Any]]) -> None:
         """Run a statement once per set of arguments, all or nothing."""
-        self._wrote = True
         await self._run("executemany", query, (args,))
 
     async def copy_records_to_table(
         self, table: str, *, records: Iterable[Any], columns: Iterable[str], schema: str | None = None
     ) -> str:
         """Copy records in by binary COPY; return the command tag."""
-        self._wrote = True
-        link = self._loan.link
-        copy = link.connection.copy_records_to_table
-        return await self._guard(copy(table, records=records, columns=list(columns), schema_name=schema))  # type: ignore[no-any-return]
+        copy = self._loan.link.connection.copy_records_to_table
+        tag: str = await self._guard(copy(table, records=records, columns=list(columns), schema_name=schema))
+        self._note(effect_of("execute", "COPY", tag))
+        return tag
 
     async def batches(self, query: str, *args: Any, rows: int = 500) -> AsyncIterator[list[Record]]:
         """Run a read and yield its rows in lists of at most ``rows``, through a cursor: memory stays bounded."""
@@ -134,22 +136,34 @@ class Transaction:
         while batch := await self._guard(cursor.fetch(rows)):
             yield batch
 
-    def savepoint(self) -> AbstractAsyncContextManager[Any]:
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
         """Return a block that rolls back to its beginning when left by an exception."""
-        return self._loan.link.connection.transaction()  # type: ignore[no-any-return]
+        wrote = self._wrote
+        try:
+            async with self._loan.link.connection.transaction():
+                yield
+        except BaseException:
+            self._wrote = wrote  # rolling back releases the locks that held the fence off
+            raise
 
     async def _run(self, verb: str, query: str, args: tuple[Any, ...]) -> Any:
         kind = kind_of(query)
         if kind is Kind.SESSION:
             self._loan.link.dirty = True
         answer = await self._guard(getattr(self._loan.link.connection, verb)(query, *args))
-        if kind is not Kind.READ and touched(answer):
-            self._wrote = True
+        if kind is not Kind.READ:
+            self._note(effect_of(verb, query, answer))
         return answer
+
+    def _note(self, effect: Effect) -> None:
+        self._wrote = self._wrote or effect is Effect.TOUCHED
+        self._doubtful = self._doubtful or effect is Effect.UNKNOWN
 
     async def _guard(self, statement: Awaitable[Any]) -> Any:
         """Await a statement under the deadline; a lost connection means that nothing happened."""
         loan = self._loan
+        self._ran = True
         loan.pool.watch(loan.link, deadline_or(self._desk.call_seconds))
         try:
             answer = await statement
@@ -204,7 +218,7 @@ class Transaction:
 
     def _unknown(self, why: str) -> Exception:
         name = self._loan.node.name
-        if not self._wrote:
+        if not self._ran:
             return NodeUnavailable(f"{name}: {why}; the transaction had changed nothing", node=name)
         self._desk.observer.observe(OutcomeLost(self._place.keyspace, self._place.buckets[0], name))
         return OutcomeUnknown(f"{name}: {why}")
@@ -215,8 +229,12 @@ class Transaction:
             commit.exception()  # whoever waited has it; nobody else is to be warned
 
     async def _still_owned(self, until: float) -> None:
-        if not await self._desk.owned(self._place, self._loan, until):
-            raise Refused(f"bucket {self._place.buckets[0]} moved while it was read; read it again")
+        if await self._desk.owned(self._place, self._loan, until):
+            return
+        bucket = self._place.buckets[0]
+        if self._doubtful:
+            raise OutcomeUnknown(f"bucket {bucket} moved, before or after a write that may have touched a row of it")
+        raise Refused(f"bucket {bucket} moved while it was read; read it again")
 
 
 async def run_again(

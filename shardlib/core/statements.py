@@ -20,6 +20,14 @@ class Kind(enum.Enum):
     SESSION = "session"  # a write whose session must be reset before the next user gets it
 
 
+class Effect(enum.Enum):
+    """What a write's answer proves."""
+
+    TOUCHED = "it touched a row, or was no statement about rows"
+    NOTHING = "it touched no row"
+    UNKNOWN = "either"
+
+
 _COMMENTS = re.compile(r"\A(?:\s+|--[^\n]*\n?|/\*.*?\*/|\()*", re.DOTALL)
 _WORD = re.compile(r"[a-z]+")
 _READS = frozenset({"select", "values", "table", "with", "show", "explain"})
@@ -43,3 +51,18 @@ def kind_of(query: str) -> Kind:
     if word in _READS and not _WRITES_INSIDE.search(text):
         return Kind.READ
     return Kind.WRITE
+
+
+def effect_of(verb: str, query: str, answer: object) -> Effect:
+    """Return what the answer of a write proves; ``verb`` is asyncpg's, and not fetchval (a NULL is no missing row).
+
+    Nothing is proved by the parts of WITH: what is returned or counted may be another part's.
+    """
+    text = query[_COMMENTS.match(query).end() :].lower()  # type: ignore[union-attr]  # it matches the empty string
+    if verb == "executemany" or text.startswith("with"):
+        return Effect.UNKNOWN
+    if verb == "execute":
+        return Effect.NOTHING if str(answer).endswith(" 0") else Effect.TOUCHED
+    if answer:
+        return Effect.TOUCHED
+    return Effect.NOTHING if "returning" in text else Effect.UNKNOWN

@@ -33,7 +33,7 @@ class PgNode:
     def __init__(self, entry: NodeEntry, sessions: Sessions, observer: Observer) -> None:
         self.name = entry.name
         self.entry = entry
-        self.not_before = 0.0  # CLOCK_BOOTTIME: only snapshots confirmed later may write here
+        self.not_before = float("-inf")  # CLOCK_BOOTTIME: a snapshot that was confirmed before must not be used here
         self._sessions = sessions
         self._observer = observer
         self._positions: deque[tuple[float, int, int]] = deque(maxlen=_POSITIONS_KEPT)  # (asked at, timeline, lsn)

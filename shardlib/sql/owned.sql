@@ -20,8 +20,8 @@ SELECT shardlib.timeline() AS timeline, (pg_current_wal_flush_lsn() - '0/0'::pg_
 SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint AS lsn;
 
 -- name: owned
--- Whether the node owns each of the buckets and did so at the request's epoch.
-SELECT bool_and(shardlib.owned($1, bucket, $3)) FROM unnest($2::integer[]) AS bucket;
+-- Whether the node owns each of the buckets (as text, separated by commas) and did so at the request's epoch.
+SELECT bool_and(shardlib.owned($1, bucket, $3)) FROM unnest(string_to_array($2, ',')::integer[]) AS bucket;
 
 -- name: key_columns
 -- The key columns of a keyspace's tables.

@@ -14,6 +14,7 @@ from shardlib.core.keys import Key
 from shardlib.testing.databases import Databases, TestCluster
 from shardlib.testing.initial import run_apart
 from shardlib.testing.plugin import enter
+from tests.pg.stage import Stage
 
 TABLES = {"numbers": "bigint", "users": "uuid", "names": "text"}
 _MAKE = """
@@ -75,6 +76,14 @@ def stocked(
     enter(cluster, monkeypatch)
     yield cluster
     shardlib_databases.drop(cluster)
+
+
+@pytest.fixture
+def stage(stocked: TestCluster) -> Stage:
+    """Give fresh databases to a test that changes them behind the library's back; statements are logged."""
+    stage = Stage(stocked)
+    stage.log_statements()
+    return stage
 
 
 @pytest.fixture(params=SPACES, ids=lambda space: space.keyspace)
