@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from faker import Faker
 
@@ -36,6 +37,7 @@ class Pool:
     sentences: tuple[str, ...]
 
 
+@cache
 def make_pool(locale: str, seed: int) -> Pool:
     """Make the pool of one locale; the same arguments give the same pool."""
     fake = Faker(locale)

@@ -11,7 +11,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import IO, Any
@@ -123,10 +124,9 @@ async def _run_import(settings: Settings, stream: IO[bytes], files: Files, summa
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, _interrupt, run)
-        gc.freeze()
-        gc.set_threshold(_COLLECT_EVERY, 50, 1000)
         try:
-            await run.run(lambda: _from_start(stream))
+            with _rarely_collected():
+                await run.run(lambda: _from_start(stream))
         finally:
             summary.take(run)
         if run.stop.is_set():
@@ -146,6 +146,19 @@ def _assemble(cluster: Cluster, settings: Settings, stream: IO[bytes], files: Fi
         files=files,
         progress=lambda start: Progress(total, start),
     )
+
+
+@contextmanager
+def _rarely_collected() -> Iterator[None]:
+    """Have the collector look at few objects, and seldom."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, 50, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _interrupt(run: Import) -> None:

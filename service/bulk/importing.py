@@ -23,6 +23,8 @@ from service.bulk.rows import Reader, Row
 
 Parsed = tuple[Batch, list[Row], list[Rejection]]
 
+BATCH_LINES = 3000  # a thousand rows for each of three nodes: commits are rare, and little is held in memory
+BATCH_BYTES = 4 << 20
 BATCHES_UNDER_WAY = 3  # one is parsed, one claims, one is written
 _LINES_AT_A_TIME = 250  # parsed before the event loop has its turn: a few milliseconds
 _WITNESSES = 5  # users that a checkpoint names
@@ -138,7 +140,7 @@ class Import:
             self.tally.reasons[rejection.reason] = self.tally.reasons.get(rejection.reason, 0) + 1
 
     async def _parse(self, lines: Lines, parsed: asyncio.Queue[Parsed | None]) -> None:
-        for batch in lines.batches():
+        for batch in lines.batches(BATCH_LINES, BATCH_BYTES):
             rows: list[Row] = []
             rejections: list[Rejection] = []
             for start in range(0, len(batch.lines), _LINES_AT_A_TIME):

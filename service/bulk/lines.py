@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import IO
 
 MAX_LINE_BYTES = 1 << 20  # no valid user comes near it; what is longer is rejected without being held in memory
-BATCH_LINES = 3000  # a thousand rows for each of three nodes: commits are rare, and little is held in memory
-BATCH_BYTES = 4 << 20
 _PIECE = 1 << 16
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -71,7 +69,7 @@ class Lines:
         if position.bytes and self._digest.hexdigest() != position.digest:
             raise OtherInput("the input differs from what was imported from it")
 
-    def batches(self, max_lines: int = BATCH_LINES, max_bytes: int = BATCH_BYTES) -> Iterator[Batch]:
+    def batches(self, max_lines: int, max_bytes: int) -> Iterator[Batch]:
         """Yield the rest of the input."""
         while lines := self._some(max_lines, max_bytes):
             yield Batch(tuple(line for line in lines if line.text.strip()), self._position())

@@ -1,9 +1,4 @@
-"""Running imports and exports as an operator does, and an import that dies at a chosen point.
-
-    python -m tests.service.importing WHEN BATCH SIGNAL FILE [options of import]
-
-imports in batches of BATCH_LINES, and sends itself SIGNAL at that point of that batch (counted from 1).
-"""
+"""Running imports and exports as an operator does."""
 
 from __future__ import annotations
 
@@ -11,30 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
 from bench.people.__main__ import lines
-from service.bulk import checkpoint, importing
-from service.bulk.commands import import_command
-from service.bulk.report import Report
+from service.__main__ import main
 from service.settings import Settings
-from shardlib.bulk import BulkClaims
 from shardlib.testing.databases import TestCluster
 
-BATCH_LINES = 100
 SECONDS = 60
-# Each point of a batch, in their order: before or after a step that is called once per batch.
-POINTS: Mapping[str, tuple[Any, str, str]] = {
-    "before-claim": (BulkClaims, "claim", "before"),
-    "before-write": (BulkClaims, "claim", "after"),
-    "before-confirm": (BulkClaims, "confirm", "before"),
-    "before-report": (Report, "add", "before"),
-    "before-checkpoint": (checkpoint, "save", "before"),
-    "after-checkpoint": (checkpoint, "save", "after"),
-}
 
 
 @dataclass(frozen=True)
@@ -74,52 +57,32 @@ def make_people(path: Path, count: int, bad: int = 0, seed: int = 1) -> People:
     return People(path, good, faulty)
 
 
-def run(cluster: TestCluster, settings: Settings, *arguments: str | Path, stdin: bytes = b"") -> Ran:
-    """Run ``python -m ARGUMENTS`` with the cluster in its environment."""
-    environment = {
-        **os.environ,
+def variables(cluster: TestCluster, settings: Settings) -> dict[str, str]:
+    """Return the environment in which programs reach the cluster."""
+    return {
         **cluster.environment,
         "SERVICE_IDENTIFIER_KEYS": settings.identifier_keys,
         "SERVICE_CURSOR_KEY": settings.cursor_key,
     }
-    command = [sys.executable, "-m", *map(str, arguments)]
+
+
+def run(cluster: TestCluster, settings: Settings, *arguments: str | Path) -> Ran:
+    """Run ``python -m service ARGUMENTS``, in this process."""
+    words = list(map(str, arguments))
+    result = CliRunner().invoke(main, words, env=variables(cluster, settings), catch_exceptions=False)
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+def run_apart(
+    cluster: TestCluster, settings: Settings, module: str, *arguments: str | int | Path, stdin: bytes = b""
+) -> Ran:
+    """Run ``python -m MODULE ARGUMENTS`` in a process of its own."""
+    environment = {**os.environ, **variables(cluster, settings)}
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, env=environment, input=stdin, capture_output=True, timeout=SECONDS, check=False)
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def die_at(when: str, batch: int, signal_number: int) -> None:
-    """Have this process send itself a signal at a point of a batch."""
-    owner, name, side = POINTS[when]
-    step: Callable[..., Any] = getattr(owner, name)
-    calls = 0
-
-    def die() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == batch:
-            os.kill(os.getpid(), signal_number)
-
-    async def awaited(*args: Any, **options: Any) -> Any:
-        if side == "before":
-            die()
-        answer = await step(*args, **options)
-        if side == "after":
-            die()
-        return answer
-
-    def called(*args: Any, **options: Any) -> Any:
-        if side == "before":
-            die()
-        answer = step(*args, **options)
-        if side == "after":
-            die()
-        return answer
-
-    setattr(owner, name, awaited if owner is BulkClaims else called)
-
-
-if __name__ == "__main__":
-    point, nth, number, *rest = sys.argv[1:]
-    importing.BATCH_LINES = BATCH_LINES
-    die_at(point, int(nth), int(number))
-    import_command(rest)
+def run_dying(cluster: TestCluster, settings: Settings, *arguments: str | int | Path) -> Ran:
+    """Run an import that ends early; see ``dying_import`` for the arguments."""
+    return run_apart(cluster, settings, "tests.service.dying_import", *arguments)
