@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 _numbers = itertools.count(1)
@@ -21,7 +22,7 @@ class Answer:
     """What came back."""
 
     status: int
-    headers: aiohttp.typedefs.LooseHeaders | Any
+    headers: CIMultiDictProxy[str]
     content: bytes
 
     @property
