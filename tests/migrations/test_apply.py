@@ -12,7 +12,8 @@ import pytest
 from migrations import run
 from migrations.files import Phase, Refused
 from migrations.fleet import Step
-from tests.migrations.workbench import NODES, Bench, until
+from tests.migrations.workbench import NODES, Bench
+from tests.support.waiting import wait_for
 
 TABLE = "CREATE TABLE person (id bigint PRIMARY KEY, name text NOT NULL);"
 
@@ -138,8 +139,8 @@ async def test_a_lock_that_is_not_had_is_tried_again(bench: Bench) -> None:
         await reading.start()
         await other.execute("SELECT * FROM person")
         applying = asyncio.create_task(bench.apply())
-        await until(waiters(bench, "node1", 1))
-        await until(waiters(bench, "node1", 0))  # the first try gave up: whoever queued behind it goes on
+        await wait_for(waiters(bench, "node1", 1))
+        await wait_for(waiters(bench, "node1", 0))  # the first try gave up: whoever queued behind it goes on
         await reading.rollback()
         result = await applying
     assert not result.failed

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.migrations.workbench import NODES, Bench, until
+from tests.migrations.workbench import NODES, Bench
+from tests.support.waiting import wait_for
 
 TABLE = "CREATE TABLE person (id bigint PRIMARY KEY, name text NOT NULL);"
 INDEX = "-- tx: off\nCREATE INDEX CONCURRENTLY IF NOT EXISTS person_name ON person (name);\n"
@@ -52,8 +53,8 @@ async def test_killed_inside_a_transaction(bench: Bench) -> None:
         }
     )
     async with runner(bench):
-        await until(lambda: statement_runs(bench, "pg_sleep"))
-    await until(lambda: nobody_migrates(bench))
+        await wait_for(lambda: statement_runs(bench, "pg_sleep"))
+    await wait_for(lambda: nobody_migrates(bench))
     assert await bench.levels() == {"node1": 1, "node2": 0, "node3": 0}
     bench.write({"node/0002_pre_slow": "INSERT INTO person VALUES (1, 'a');"})
     assert not (await bench.apply()).failed
@@ -68,9 +69,9 @@ async def test_killed_while_an_index_is_built(bench: Bench) -> None:
     async with bench.session("node1") as other, other.transaction():
         await other.execute("INSERT INTO person VALUES (1, 'a')")  # the build waits for this transaction's end
         async with runner(bench):
-            await until(lambda: statement_runs(bench, "CONCURRENTLY"))
-            await until(lambda: _has_invalid_index(bench))
-    await until(lambda: nobody_migrates(bench))
+            await wait_for(lambda: statement_runs(bench, "CONCURRENTLY"))
+            await wait_for(lambda: _has_invalid_index(bench))
+    await wait_for(lambda: nobody_migrates(bench))
     assert not (await bench.states())["node1"].ledger[-1].finished
     assert not (await bench.apply()).failed
     assert await bench.levels() == dict.fromkeys(NODES, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +17,8 @@ from shardlib.core.topology import Topology
 from shardlib.errors import ClaimLost
 from shardlib.testing.databases import TestCluster
 
-KEYS = {1: b"first key, of 32 bytes or so......"}
+KEYS = {1: b"the first key"}
+TWO_KEYS = {**KEYS, 2: b"the second key"}
 HELD = {"email": "SELECT email FROM holder WHERE id = $1"}
 HOMES = {"users": "uuid", "numbers": "bigint", "names": "text"}  # keyspace of the owners -> type of their key
 ATTEMPTS = 50
@@ -56,28 +57,29 @@ class Watched:
 class WatchedShard:
     """A handle whose verbs go through the step of its cluster."""
 
-    def __init__(self, shard: Any, watched: Watched) -> None:
+    def __init__(self, shard: Any, watched: Watched, prefix: str = "") -> None:
         self._shard = shard
         self._watched = watched
+        self._prefix = prefix
         self.bucket = shard.bucket
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         act = getattr(self._shard, verb)
         if verb == "transaction":
             return self._transaction
-        return lambda query, *arguments: self._watched.step(_name(query), lambda: act(query, *arguments))
+        return lambda query, *arguments: self._watched.step(self._prefix + _name(query), lambda: act(query, *arguments))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Any]:
         block = self._shard.transaction()
-        tx = await self._watched.step("begin", block.__aenter__)
+        tx = await self._watched.step("tx begin", block.__aenter__)
         try:
-            yield WatchedShard(_WithBucket(tx, self.bucket), self._watched)
+            yield WatchedShard(_WithBucket(tx, self.bucket), self._watched, "tx ")
         except BaseException as error:
             await block.__aexit__(type(error), error, error.__traceback__)
             raise
         try:
-            await self._watched.step("commit", lambda: block.__aexit__(None, None, None))
+            await self._watched.step("tx commit", lambda: block.__aexit__(None, None, None))
         except Crashed as crash:
             if not getattr(crash, "done", False):
                 await block.__aexit__(Crashed, crash, None)  # its connection is lost with it: the server rolls back
@@ -101,9 +103,9 @@ def _name(query: str) -> str:
 class World:
     """Owners of one keyspace and their unique e-mails."""
 
-    test_cluster: TestCluster
     cluster: Cluster
     home: str
+    nodes: list[Any]  # the administrator's pools
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def new_owner(self) -> Any:
@@ -127,20 +129,8 @@ class World:
 
     async def everywhere(self, query: str, *arguments: Any) -> list[Any]:
         """Run a statement on every node, as the administrator."""
-        rows: list[Any] = []
-        for node in range(len(self.test_cluster.node_admin_urls)):
-            async with self.admin(node) as connection:
-                rows += await connection.fetch(query, *arguments)
-        return rows
-
-    @asynccontextmanager
-    async def admin(self, node: int = 0) -> AsyncIterator[Any]:
-        """Open an administrator's session on a node."""
-        connection = await asyncpg.connect(self.test_cluster.node_admin_urls[node])
-        try:
-            yield connection
-        finally:
-            await connection.close()
+        answers = await asyncio.gather(*(node.fetch(query, *arguments) for node in self.nodes))
+        return [row for rows in answers for row in rows]
 
 
 @dataclass
@@ -195,14 +185,8 @@ async def world(test_cluster: TestCluster, home: str) -> AsyncIterator[World]:
         f"SELECT shardlib.attach('{home}', 'holder', 'id');"
         "SELECT shardlib.attach('identifiers', 'shardlib.identifier', 'value');"
     )
-    async with asyncio.TaskGroup() as tasks:
-        for url in test_cluster.node_admin_urls:
-            tasks.create_task(_run(url, script))
-    async with test_cluster.connect() as cluster:
-        yield World(test_cluster, cluster, home)
-
-
-async def _run(url: str, script: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute(script)
-    await connection.close()
+    async with AsyncExitStack() as stack:
+        pools = [asyncpg.create_pool(url, min_size=1, max_size=2) for url in test_cluster.node_admin_urls]
+        nodes = [await stack.enter_async_context(pool) for pool in pools]
+        await asyncio.gather(*(node.execute(script) for node in nodes))
+        yield World(await stack.enter_async_context(test_cluster.connect()), home, nodes)

@@ -15,7 +15,7 @@ from shardlib.errors import ClaimLost, Taken, UnknownName, WrongKey
 from shardlib.sql import load
 from shardlib.testing.databases import TestCluster
 from shardlib.unique import Swept
-from tests.pg.claimants import HOMES, KEYS, Act, World, world
+from tests.pg.claimants import HOMES, KEYS, TWO_KEYS, Act, World, world
 
 EMAIL = "Anna@Example.org"
 
@@ -72,7 +72,7 @@ async def test_hot_statements_read_one_row_by_an_index(homes: World) -> None:
     await homes.claimant().make_own(homes.new_owner(), EMAIL)
     token = "'00000000-0000-7000-8000-000000000000'::uuid"
     arguments = {"entry": ["'email:1:00'"], "outcome": ["'users'", "1", "'1'", token]}
-    async with homes.admin() as connection:
+    async with homes.nodes[0].acquire() as connection:
         await connection.execute("SET enable_seqscan = off")
         for name, values in arguments.items():
             types = {"entry": "(text)", "outcome": "(text, int, text, uuid)"}[name]
@@ -206,14 +206,12 @@ async def test_a_sweep_settles_what_nobody_finished(homes: World) -> None:
 
 async def test_a_sweep_leaves_alone_what_it_does_not_know(homes: World) -> None:
     await homes.claimant(held={"phone": "SELECT NULL"}).unique.claim("phone", "1", homes.new_owner())
-    keys = {**KEYS, 2: b"another key"}
-    await homes.claimant(keys=keys, current=2).unique.claim("email", EMAIL, homes.new_owner())
+    await homes.claimant(keys=TWO_KEYS, current=2).unique.claim("email", EMAIL, homes.new_owner())
     assert await homes.claimant().unique.sweep(older_than=0) == Swept(confirmed=0, freed=0)
 
 
 async def test_a_new_key_finds_old_values_and_lets_nobody_in_twice(homes: World) -> None:
-    keys = {**KEYS, 2: b"the second key"}
-    old, new = homes.claimant(keys=keys, current=1), homes.claimant(keys=keys, current=2)
+    old, new = (homes.claimant(keys=TWO_KEYS, current=current) for current in TWO_KEYS)
     owner, other = homes.new_owner(), homes.new_owner()
     await old.make_own(owner, EMAIL)
     assert await new.unique.find("email", EMAIL) == owner
