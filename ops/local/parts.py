@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import importlib.util
+import os
 import platform
 import secrets
 import socket
@@ -95,6 +96,11 @@ def service_environment(layout: Layout) -> dict[str, str]:
     }
 
 
+def python_path() -> dict[str, str]:
+    """Return the variable by which Python finds the repository's packages from any directory."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+
+
 def service(layout: Layout, environment: Mapping[str, str], *, tied: bool) -> Daemon:
     """Describe the service; it works in a directory of its own, so Python is told where the code is."""
     return Daemon(
@@ -103,7 +109,7 @@ def service(layout: Layout, environment: Mapping[str, str], *, tied: bool) -> Da
         layout.port(SERVICE),
         [sys.executable, "-m", "service", "api"],
         lambda: status_of(layout.port(INTERNAL), "/readyz") == http.client.OK,
-        environment={**environment, "PYTHONPATH": str(ROOT)},
+        environment={**environment, **python_path()},
         tied=tied,
     )
 

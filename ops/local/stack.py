@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ops.local import doors, parts
-from ops.local.layout import CATALOG, INTERNAL, ROOT, Layout, Refusal
+from ops.local.layout import CATALOG, INTERNAL, Layout, Refusal
 from shardlib import admin
 from shardlib.core.topology import Node
 from shardlib.testing import processes
@@ -142,7 +142,7 @@ class Stack:
         )
 
     def _migrate(self) -> None:
-        finish([sys.executable, "-m", "migrations", "apply"], environment={**self.environment, "PYTHONPATH": str(ROOT)})
+        finish([sys.executable, "-m", "migrations", "apply"], environment={**self.environment, **parts.python_path()})
 
     def add_node(self, name: str, say: Say) -> None:
         """Start one more node, which the layout has already, and enter it in the catalog; it owns no bucket yet."""

@@ -29,7 +29,8 @@ ROLES = Path(__file__).with_name("roles.sql")
 CONTROL_SIZES = range(200, 400, 4)  # where the checksum of pg_control may stand
 INITDB = (
     "--username=postgres", "--auth=reject", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
-    "--builtin-locale=C.UTF-8", "--wal-segsize=4", "--no-sync", "--no-instructions",
+    "--builtin-locale=C.UTF-8", "--wal-segsize=4", "--data-checksums", "--no-sync",
+    "--no-instructions",
 )
 
 
