@@ -128,7 +128,7 @@ def read_user(text: bytes) -> tuple[ImportedUser, str]:
         user = body.parse(text, ImportedUser)
         profile = domain.profile_text(user.profile)
     user.email = domain.fields_of(user, profile).email  # by the rules that types can't say
-    if not _times_fit(user):
+    if not times_fit(user):
         raise invalid("/created_at", "expected times between 1970 and 9999, created before updated")
     return user, profile
 
@@ -158,7 +158,8 @@ def _names(value: Any) -> int:
     return named
 
 
-def _times_fit(user: ImportedUser) -> bool:
+def times_fit(user: ImportedUser) -> bool:
+    """Return whether an import's times are in an order and in a range that Postgres and JSON share."""
     created, updated = user.created_at or _EARLIEST, user.updated_at or _LATEST
     return _EARLIEST <= created <= updated <= _LATEST
 

@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_file_is_not_trusted(empty: TestCluster, tmp_pat
     path = tmp_path / "people.ndjson"
     people = make_people(path, 500, seed=1)
     run_dying(empty, settings_for(empty), "after-checkpoint", 3, int(signal.SIGKILL), path)
-    others = [{"email": f"other.{number}@example.com", "name": "x" * 100} for number in range(600)]
+    others = [{"email": f"other.{number}@example.com", "name": "x" * 190} for number in range(700)]
     path.write_text("".join(json.dumps(other) + "\n" for other in others))
     done = do_import(empty, people)
     assert done.json["note"] == "started over: the input differs from what was imported from it"
