@@ -6,6 +6,7 @@ All run in one process on the rows of one node: throughput with 16 tasks at once
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -51,12 +52,15 @@ def throughput(caller: Caller, query: str, arguments: Sequence[Iterator[tuple[ob
 
 
 def latency(call: Call, arguments: Iterator[tuple[object, ...]], calls: int) -> Measure:
-    """Measure microseconds per call, one after another."""
+    """Measure the microseconds of a call, one after another: the median, which a busy neighbour hardly moves."""
     async def measure() -> float:
-        started = time.perf_counter()
+        taken = []
         for _ in range(calls):
-            await call(*next(arguments))
-        return (time.perf_counter() - started) / calls * 1e6
+            mine = next(arguments)
+            started = time.perf_counter()
+            await call(*mine)
+            taken.append(time.perf_counter() - started)
+        return statistics.median(taken) * 1e6
 
     return measure
 

@@ -55,14 +55,15 @@ def new_keys(cluster: shardlib.Cluster, node: str) -> Iterator[UUID]:
 
 @contextmanager
 def servers() -> Iterator[TestCluster]:
-    """Start three nodes with a replica each, and enter them; nothing of them is left at the end.
+    """Start three nodes, and enter them; nothing of them is left at the end.
 
-    They get the last core and we the others. Where the scheduler is free to choose, a backend sticks to our core or to
+    They get the last core and we the others; replicas, which would be on machines of their own, would only take from
+    that core. Where the scheduler is free to choose, a backend sticks to our core or to
     another one for minutes, and a round trip takes twice the time on one as on the other.
     """
     with ExitStack() as stack:
         with beside():
-            cluster = stack.enter_context(private_servers(nodes=3, replicas=1))
+            cluster = stack.enter_context(private_servers(nodes=3, replicas=0))
         os.environ.update(cluster.environment)
         cores = sorted(os.sched_getaffinity(0))
         stack.callback(os.sched_setaffinity, 0, cores)
