@@ -260,8 +260,9 @@ class Shard:
             call = Call(desk, self._place, verb, query, args, until)
             await call.settle(Loan(view, node, pool, link), error)
             return await call.run()
-        if kind_of(query) is _SESSION or link.dirty:
+        if kind_of(query) is _SESSION:
             link.dirty = True
+        if link.sync_wait_cancelled:
             give_back(Loan(view, node, pool, link))
         else:
             pool.give(link)

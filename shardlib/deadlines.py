@@ -22,22 +22,23 @@ current_deadline = _current.get
 class deadline:  # noqa: N801  # it reads as a verb, as asyncio.timeout does
     """Bound everything below to ``seconds`` from now: ``async with shardlib.deadline(2.0): ...``.
 
-    The earlier one counts where two are nested. Raises DeadlineExceeded when nothing was changed, OutcomeUnknown when
-    a write was cut off. A deadline or ``asyncio.timeout`` of somebody else cancels as always.
+    The earlier one counts where two are nested. Raises OutcomeUnknown when it cut a write off, else DeadlineExceeded:
+    the call that was cut off has changed nothing, those before it have their answers. A deadline or ``asyncio.timeout`` of somebody else cancels as always.
     """
 
-    __slots__ = ("_seconds", "_timeout", "_token", "at", "write_cut_off")
+    __slots__ = ("_seconds", "_timeout", "_token", "at", "outer", "write_cut_off")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self.outer: deadline | None = None  # the one around it, which may be the one that is up
         self.at = float("inf")  # time.monotonic() seconds
         self.write_cut_off = False
 
     async def __aenter__(self) -> deadline:
-        outer = _current.get()
+        self.outer = _current.get()
         self.at = monotonic() + self._seconds
-        if outer is not None and outer.at < self.at:
-            self.at = outer.at
+        if self.outer is not None and self.outer.at < self.at:
+            self.at = self.outer.at
         self._token = _current.set(self)
         self._timeout = asyncio.timeout(self._seconds)
         await self._timeout.__aenter__()
@@ -63,6 +64,7 @@ def deadline_or(seconds: float) -> float:
 
 def note_write_cut_off() -> None:
     """Remember that a write was under way when the caller was cancelled."""
-    set_by_caller = _current.get()
-    if set_by_caller is not None:
-        set_by_caller.write_cut_off = True
+    around = _current.get()
+    while around is not None:
+        around.write_cut_off = True
+        around = around.outer

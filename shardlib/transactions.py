@@ -59,6 +59,7 @@ class Transaction:
         self._wrote = False  # a row: that holds the fence off until COMMIT
         self._ran = False  # a statement: even a SELECT may have called a function that writes
         self._doubtful = False  # a write that may or may not have touched a row
+        self._failed = False  # a statement: COMMIT would be answered with success, and roll back
 
     async def __aenter__(self) -> Transaction:
         until = deadline_or(self._desk.call_seconds)
@@ -85,6 +86,8 @@ class Transaction:
         if error is not None:
             await self._roll_back(error)
             return
+        if self._failed:
+            await self._check_alive()
         until = deadline_or(self._desk.call_seconds)
         commit = asyncio.get_running_loop().create_task(self._commit(), name="commit")
         self._desk.commits.add(commit)
@@ -140,12 +143,17 @@ class Transaction:
     async def savepoint(self) -> AsyncIterator[None]:
         """Return a block that rolls back to its beginning when left by an exception."""
         wrote = self._wrote
+        connection = self._loan.link.connection
+        block = connection.transaction()
+        await self._guard(block.start())
         try:
-            async with self._loan.link.connection.transaction():
-                yield
+            yield
         except BaseException:
             self._wrote = wrote  # rolling back releases the locks that held the fence off
+            if not connection.is_closed():
+                await self._guard(block.rollback())
             raise
+        await self._guard(block.commit())
 
     async def _run(self, verb: str, query: str, args: tuple[Any, ...]) -> Any:
         kind = kind_of(query)
@@ -167,7 +175,10 @@ class Transaction:
         loan.pool.watch(loan.link, deadline_or(self._desk.call_seconds))
         try:
             answer = await statement
-        except Exception as error:
+        except BaseException as error:
+            self._failed = True
+            if not isinstance(error, Exception):
+                raise
             outcome = self._desk.outcome_of(error)
             if outcome is Outcome.REFUSED:
                 self._desk.refused(self._place, loan)
@@ -182,6 +193,14 @@ class Transaction:
     def _rest(self) -> None:
         """Between statements nobody is waited for; the server's idle_in_transaction_session_timeout applies."""
         self._loan.link.deadline = _NEVER
+
+    async def _check_alive(self) -> None:
+        """Raise Postgres's own error if one that the body has swallowed had aborted the transaction."""
+        try:
+            await self._guard(self._loan.link.connection.execute("SELECT 1"))
+        except BaseException as error:
+            await self._roll_back(error)
+            raise
 
     async def _roll_back(self, error: BaseException) -> None:
         loan = self._loan
@@ -211,8 +230,8 @@ class Transaction:
                 raise self._unknown("the connection was lost at COMMIT") from error
             if loan.link.connection.is_closed():
                 loan.pool.drop(loan.link)
-            else:
-                loan.pool.give(loan.link)
+                raise NodeUnavailable(f"{loan.node.name} was lost before COMMIT", node=loan.node.name) from error
+            loan.pool.give(loan.link)
             raise
         give_back(loan)
 

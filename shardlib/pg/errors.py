@@ -3,7 +3,8 @@
 DESIGN. The server's own word (an SQLSTATE of severity ERROR) means that the statement was rolled back: nothing
 happened. A FATAL one doesn't: the session may end after the commit and before the answer (a shutdown does, while a
 commit waits for its standby). A closed connection that was found closed *before* anything was written is the one
-client-side error that proves that nothing was sent.
+client-side error that proves that nothing was sent. A prepared statement that a migration made invalid is prepared
+anew by asyncpg, but not within a transaction, which must begin again.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ FENCED = "SH001"  # the SQLSTATE of our fence
 _PASSES = frozenset({"40001", "40P01", "55P03"})  # serialisation failure, deadlock, lock not available
 _READ_ONLY = "25006"
 _FATAL_CLASSES = ("08", "57P0", "58", "XX")  # connection, shutdown and crash, system, internal
-_FOUND_CLOSED = "connection is closed"  # asyncpg's own check before it writes
+_FOUND_CLOSED = "connection is closed"  # in each of asyncpg's own checks before it writes
 
 
 def outcome_of(error: BaseException) -> Outcome:
     """Say what is known after ``error`` came out of a statement."""
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return Outcome.AGAIN
     if isinstance(error, asyncpg.PostgresError):
         return _by_sqlstate(error)
     if isinstance(error, asyncpg.InterfaceError):
-        return Outcome.UNSENT if str(error).startswith(_FOUND_CLOSED) else Outcome.ANSWERED
+        return Outcome.UNSENT if _FOUND_CLOSED in str(error) else Outcome.ANSWERED
     if isinstance(error, OSError | asyncpg.InternalClientError | EOFError):
         return Outcome.LOST
     return Outcome.ANSWERED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -100,7 +101,8 @@ def update_message(wire: Wire) -> bytes:
     [statement] = [
         entry for entry in wire.pool.idle[-1].connection._stmt_cache.iter_statements() if entry.query == ADD_ONE
     ]
-    bind = b"\x00" + statement.name.encode() + b"\x00" + struct.pack("!hhhiqhh", 1, 1, 1, 8, wire.key, 1, 1)
+    name: str = statement.name
+    bind = b"\x00" + name.encode() + b"\x00" + struct.pack("!hhhiqhh", 1, 1, 1, 8, wire.key, 1, 1)
     execute = b"E" + struct.pack("!ixi", 9, 1)
     return b"B" + struct.pack("!i", len(bind) + 4) + bind + execute + b"S" + struct.pack("!i", 4)
 
@@ -146,6 +148,6 @@ async def test_no_verb_sends_a_write_twice(stocked: TestCluster, verb: str) -> N
         for statement, answer in WRITES.items():
             await wire.warm(statement)
             wire.proxy.cut(DOWN, answer)
-            said, happened = await outcome(wire, lambda: getattr(wire.home, verb)(statement, wire.key))
+            said, happened = await outcome(wire, partial(getattr(wire.home, verb), statement, wire.key))
             assert wire.proxy.was_cut.is_set()
             assert (said, happened) == (False, 1)

@@ -94,7 +94,7 @@ class FaultProxy:
         assert self._server is not None
         self._server.close()
         self._closing = True
-        for _ in range(3):  # loop turns in which what was accepted already gets its task
+        for _turn in range(3):  # loop turns in which what was accepted already gets its task
             await asyncio.sleep(0)
         self.cut_all()
         for task in self._tasks:
