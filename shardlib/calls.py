@@ -83,8 +83,18 @@ class Desk:
                 await self.watcher.confirmed_after(node.not_before, until)
                 continue
             pool = await node.primary_pool(until)
-            link = await pool.take(until)
+            try:
+                link = await pool.take(until)
+            except NodeUnavailable:
+                if node.primary is pool and self.watcher.view is view:
+                    raise
+                continue  # the node has another primary, or address, than when this one was waited for
             if not await self._greeted(pool, link):
+                attempt += 1
+                await pause(attempt, until)
+            elif link.in_recovery:
+                pool.give(link)
+                pool.demoted()
                 attempt += 1
                 await pause(attempt, until)
             elif link.floor > view.epoch:
@@ -143,7 +153,7 @@ async def pause(attempt: int, until: float) -> None:
 class Call:
     """A statement on its way; ``verb`` is the name of a method of asyncpg's connection."""
 
-    __slots__ = ("_again", "_args", "_desk", "_kind", "_place", "_query", "_until", "_verb")
+    __slots__ = ("_again", "_args", "_desk", "_kind", "_place", "_query", "_until", "_verb", "answered_by")
 
     def __init__(self, desk: Desk, place: Place, verb: str, query: str, args: tuple[Any, ...], until: float) -> None:
         self._desk = desk
@@ -154,6 +164,7 @@ class Call:
         self._until = until
         self._kind = kind_of(query)
         self._again = False  # a read that was sent before
+        self.answered_by = ""  # the node's name
 
     async def run(self) -> Any:
         """Send it until there is an answer that stands, or the deadline."""
@@ -167,6 +178,7 @@ class Call:
             else:
                 self._return(loan)
                 if await self.stands(loan, answer):
+                    self.answered_by = loan.node.name
                     return answer
             attempt += 1
             await pause(attempt, self._until)
@@ -182,13 +194,16 @@ class Call:
         if outcome is Outcome.LOST:
             self._lost(loan, error)
             return
+        if outcome is Outcome.UNSENT:
+            loan.pool.drop(loan.link)
+            return
         loan.pool.give(loan.link)
         if outcome is Outcome.REFUSED:
             self._desk.refused(self._place, loan)
             await self._newer(loan, error)
         elif outcome is Outcome.READ_ONLY:
             self._read_only(loan, error)
-        elif outcome is not Outcome.UNSENT:
+        else:
             raise error
 
     async def stands(self, loan: Loan, answer: object) -> bool:

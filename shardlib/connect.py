@@ -10,7 +10,7 @@ from pathlib import Path
 from shardlib.calls import Desk
 from shardlib.cluster import Cluster
 from shardlib.errors import Rejected
-from shardlib.observe import Observer, Silence
+from shardlib.observe import Guarded, Observer, Silence
 from shardlib.pg.catalog import PgCatalog
 from shardlib.pg.link import Credentials
 from shardlib.pg.nodes import PgNodes, Sessions
@@ -48,7 +48,7 @@ async def connect(  # noqa: PLR0913  # all but the first are limits with a defau
     if not url:
         raise Rejected("no catalog: give catalog_url or set SHARDLIB_CATALOG_URL")
     credentials = Credentials.from_environment()
-    watching = observer or Silence()
+    watching = Guarded(observer) if observer is not None else Silence()
     nodes = PgNodes(Sessions(credentials, Limits(pool_size, max_waiting), application_name), watching)
     catalog = PgCatalog(url, credentials.application, application_name)
     watcher = Watcher(catalog, nodes, lease_seconds, Path(snapshot_file) if snapshot_file else None, watching)

@@ -6,6 +6,7 @@ cost nothing; ``Cluster.health()`` has the counters.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,3 +109,18 @@ class Silence:
 
     def observe(self, event: Event, /) -> None:
         """Ignore it."""
+
+
+class Guarded:
+    """Hands events to another observer, and its exceptions to the event loop's handler."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def observe(self, event: Event, /) -> None:
+        """Pass it on."""
+        try:
+            self._observer.observe(event)
+        except Exception as error:  # anything: it is somebody else's code, in the middle of a request
+            context = {"message": f"an observer failed on {type(event).__name__}", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)

@@ -74,6 +74,7 @@ class Link(Protocol):
 
     connection: Any
     floor: int
+    in_recovery: bool
     timeline: int
     instance: float
     greeted: int

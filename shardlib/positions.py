@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 from shardlib.calls import Call, Desk, Place
 from shardlib.core.tokens import Token
-from shardlib.deadlines import deadline_or
 from shardlib.sql import load
 
 _SQL = load("owned")
@@ -21,17 +21,19 @@ class Positions:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._gathering: dict[str, asyncio.Task[tuple[int, int]]] = {}
+        self._gathering: dict[str, asyncio.Task[tuple[str, int, int]]] = {}
 
     async def token(self, place: Place) -> Token:
         """Return a token of everything that was acknowledged for this place before now."""
-        view = self._desk.watcher.view
-        node = view.spaces[place.keyspace].owners[place.buckets[0]].name
-        timeline, lsn = await asyncio.shield(self._question(node, place))
-        since = view.topology.keyspaces[place.keyspace].since.get(place.buckets[0])
-        return Token(place.keyspace, place.buckets[0], since.epoch if since else 0, node, timeline, lsn)
+        while True:
+            view = self._desk.watcher.view
+            node = view.spaces[place.keyspace].owners[place.buckets[0]].name
+            answered_by, timeline, lsn = await asyncio.shield(self._question(node, place))
+            if answered_by == node:
+                since = view.topology.keyspaces[place.keyspace].since.get(place.buckets[0])
+                return Token(place.keyspace, place.buckets[0], since.epoch if since else 0, node, timeline, lsn)
 
-    def _question(self, node: str, place: Place) -> asyncio.Task[tuple[int, int]]:
+    def _question(self, node: str, place: Place) -> asyncio.Task[tuple[str, int, int]]:
         task = self._gathering.get(node)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(node, place), name=f"position of {node}")
@@ -39,9 +41,10 @@ class Positions:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _ask(self, node: str, place: Place) -> tuple[int, int]:
+    async def _ask(self, node: str, place: Place) -> tuple[str, int, int]:
+        """Ask for all who wait: within the patience of all, and whoever answers if the first one's bucket moves."""
         await asyncio.sleep(0)
         del self._gathering[node]  # from here on a new question is needed: this one is being sent
-        until = deadline_or(self._desk.call_seconds)
-        row = await Call(self._desk, place, "fetchrow", _SQL["flush_position"], (), until).run()
-        return row["timeline"], row["lsn"]
+        call = Call(self._desk, place, "fetchrow", _SQL["flush_position"], (), monotonic() + self._desk.call_seconds)
+        row = await call.run()
+        return call.answered_by, row["timeline"], row["lsn"]

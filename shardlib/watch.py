@@ -16,7 +16,7 @@ from pathlib import Path
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 
 from shardlib.core.topology import Keyspace, Topology
-from shardlib.errors import CatalogUnavailable, DeadlineExceeded, ShardlibError
+from shardlib.errors import CatalogUnavailable, DeadlineExceeded
 from shardlib.observe import CatalogFound, CatalogLost, Observer, SnapshotNotSaved, TopologyChanged
 from shardlib.ports import Catalog, Node, Nodes
 from shardlib.snapshot import load, save
@@ -121,10 +121,10 @@ class Watcher:
             await self._pause()
             try:
                 await self._poll()
-            except ShardlibError as error:
+            except Exception as error:  # whatever it is, an old snapshot serves and the next poll may do
                 if self.catalog_answers:
                     self.catalog_answers = False
-                    self._observer.observe(CatalogLost(str(error)))
+                    self._observer.observe(CatalogLost(str(error) or type(error).__name__))
             self._polled.set_result(None)
             self._polled = asyncio.get_running_loop().create_future()
 

@@ -68,7 +68,7 @@ class Link:
 
     def _hear(self, _connection: object, message: Any) -> None:
         if _SYNC_WAIT_CANCELLED in message.message:
-            self.sync_wait_cancelled = True
+            self.sync_wait_cancelled = self.dirty = True  # dirty: whoever gives it back looks at it
 
 
 @dataclass(frozen=True, slots=True)

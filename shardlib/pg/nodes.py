@@ -65,8 +65,9 @@ class PgNode:
     async def primary_pool(self, until: float) -> EndpointPool:
         """Return the primary's pool, waiting for one while the endpoints answer and none is primary."""
         while self.primary is self.nobody:
-            if all(pool.broken for pool in self.pools):
-                raise self.pools[0].unavailable()
+            broken = [pool for pool in self.pools if pool.broken]
+            if broken and all(pool.broken or pool.view.usable for pool in self.pools):
+                raise broken[0].unavailable()  # the others are standbys
             await self._wait_for_primary(until)
         return self.primary
 
@@ -102,7 +103,8 @@ class PgNode:
             self.not_before = clock_gettime(CLOCK_BOOTTIME)
 
     def _note_primary(self, pool: EndpointPool, sighting: Sighting) -> None:
-        if pool is not self.primary and self.primary is not self.nobody and sighting.timeline <= self._timeline:
+        oldest = self._timeline + (self.primary is not self.nobody)
+        if pool is not self.primary and sighting.timeline < oldest:
             return  # a deposed primary that doesn't know it yet
         if self._timeline not in (0, sighting.timeline):
             self.not_before = clock_gettime(CLOCK_BOOTTIME)
@@ -113,6 +115,7 @@ class PgNode:
 
     def _set_primary(self, pool: EndpointPool, timeline: int) -> None:
         if pool is not self.primary:
+            pool.forget_greetings()
             self.primary = pool
             self._observer.observe(PrimaryChanged(self.name, None if pool is self.nobody else pool.name, timeline))
         if pool is not self.nobody:

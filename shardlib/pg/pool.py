@@ -138,6 +138,11 @@ class EndpointPool:
         """Ask the node for its floor and timeline again, because a newer epoch has been seen."""
         await link.greet(self.epoch)
 
+    def forget_greetings(self) -> None:
+        """Have all links greet again before their next use: the server's role has changed."""
+        for link in (*self.idle, *self.busy):
+            link.greeted = -1
+
     def failed(self, reason: str) -> None:
         """Count a failure: enough of them in a row open the breaker and send everyone who waits away."""
         self._note(Outcome.FAILED, reason)
