@@ -23,7 +23,8 @@ class deadline:  # noqa: N801  # it reads as a verb, as asyncio.timeout does
     """Bound everything below to ``seconds`` from now: ``async with shardlib.deadline(2.0): ...``.
 
     The earlier one counts where two are nested. Raises OutcomeUnknown when it cut a write off, else DeadlineExceeded:
-    the call that was cut off has changed nothing, those before it have their answers. A deadline or ``asyncio.timeout`` of somebody else cancels as always.
+    the call that was cut off has changed nothing, those before it have their answers. A deadline or
+    ``asyncio.timeout`` of somebody else cancels as always.
     """
 
     __slots__ = ("_seconds", "_timeout", "_token", "at", "outer", "write_cut_off")
