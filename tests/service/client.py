@@ -64,7 +64,7 @@ class Api:
 
     async def get(self, path: str, **headers: str) -> Answer:
         """Read."""
-        return await self.call("GET", path, **headers)
+        return await self.call("GET", path, body=None, raw=None, **headers)
 
     async def create(self, **fields: object) -> dict[str, Any]:
         """Create a user and return it."""

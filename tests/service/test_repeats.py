@@ -14,8 +14,8 @@ async def test_a_repeated_create_gets_the_first_answer(api: Api) -> None:
     assert first.status == 201
     assert UUID(first.json["id"]).version == 8
     reordered = dict(reversed(body.items()))
-    for headers in ({"Idempotency_Key": key}, {"Idempotency_Key": f'"{key}"'}):
-        again = await api.call("POST", "/v1/users", body=reordered, **headers)
+    for spelling in (key, f'"{key}"'):
+        again = await api.call("POST", "/v1/users", body=reordered, Idempotency_Key=spelling)
         assert (again.status, again.content) == (201, first.content)
         assert again.headers["Location"] == first.headers["Location"]
 
