@@ -63,6 +63,7 @@ class Lane:
     latency_seconds: float = 0.0
     cut: Cut | None = None
     passed_bytes: int = 0
+    pieces: int = 0  # as they were read: a small message that was written at once is one
 
 
 class FaultProxy:
@@ -199,6 +200,7 @@ class FaultProxy:
                 writer.write(now)
                 await writer.drain()
                 lane.passed_bytes += len(now)
+                lane.pieces += bool(now)
                 if breaks:
                     lane.cut = None
                     self.was_cut.set()
