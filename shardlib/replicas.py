@@ -40,12 +40,10 @@ class Reading:
             raise Rejected("a replica can only read")
         view = await self._view()
         node = view.spaces[self._place.keyspace].owners[self._place.buckets[0]]
-        if not self._may_leave_primary(view):
-            return False, None
-        pools = node.replicas()
-        if not pools:
-            return False, None
         wish = await self._wish(view, node)
+        pools = node.replicas()
+        if not pools or not self._may_leave_primary(view):
+            return False, None
         index = choose([pool.view for pool in pools], wish, monotonic(), chance())
         if index is None and self._token is not None:
             behind = Wish(self._max_lag, wish.timeline)
@@ -62,7 +60,9 @@ class Reading:
         if token.keyspace not in view.spaces or not 0 <= token.bucket < view.spaces[token.keyspace].keyspace.buckets:
             raise BadToken("the token is of another cluster")
         if token.epoch > view.epoch:
-            view = await self._desk.watcher.newer_than(view, self._until)
+            view = await self._desk.watcher.confirmed_after(now(), self._until)
+            if token.epoch > view.epoch:
+                raise BadToken("the token is of an epoch that is yet to come")
         return view
 
     def _may_leave_primary(self, view: View) -> bool:
@@ -81,10 +81,9 @@ class Reading:
         return wish_for(self._max_lag, timeline, node.name, since, token)
 
     async def _check_not_lost(self, token: Token, node: Node) -> None:
-        """Raise WriteLost if the node's present timeline hasn't even reached the token's position."""
-        call = Call(self._desk, self._place, "fetchrow", _SQL["flush_position"], (), self._until)
-        row = await call.run()
-        if row["lsn"] < token.lsn:
+        """Raise WriteLost if the node's present timeline branched off before the token's position."""
+        position = (token.timeline, token.lsn)
+        if await Call(self._desk, self._place, "fetchval", _SQL["write_lost"], position, self._until).run():
             raise WriteLost(f"{node.name} lost the write in a failover")
 
     async def _ask(self, pool: Pool, wish: Wish, view: View, statement: Statement) -> tuple[bool, Any]:

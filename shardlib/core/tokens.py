@@ -39,8 +39,13 @@ class Token:
         try:
             plain = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
             version, keyspace, bucket, epoch, node, timeline, lsn = plain.split(" ")
-            if version != _VERSION:
-                raise ValueError(version)
-            return cls(keyspace, int(bucket), int(epoch), node, int(timeline), int(lsn, 16))
+            token = cls(keyspace, int(bucket), int(epoch), node, int(timeline), int(lsn, 16))
+            if version != _VERSION or not token._in_range():
+                raise ValueError(plain)
+            return token
         except (ValueError, binascii.Error) as error:
             raise BadToken("not a token of this cluster") from error
+
+    def _in_range(self) -> bool:
+        """Tell whether Postgres could have said so."""
+        return self.bucket >= 0 and 0 <= self.timeline < 2**31 and 0 <= self.epoch < 2**63 and 0 <= self.lsn < 2**63

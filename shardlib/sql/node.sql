@@ -59,6 +59,26 @@ CREATE OR REPLACE FUNCTION shardlib.timeline() RETURNS integer
               ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END $$;
 COMMENT ON FUNCTION shardlib.timeline IS 'The timeline that this server writes, or replays';
 
+CREATE TABLE IF NOT EXISTS shardlib.branch (
+    timeline integer PRIMARY KEY,
+    lsn bigint NOT NULL
+);
+COMMENT ON TABLE shardlib.branch IS 'Where each timeline left the one before it: what that wrote further on was lost';
+
+-- After a promotion the replay position stands still at the branch, until the server is started again.
+CREATE OR REPLACE FUNCTION shardlib.note_branch() RETURNS void
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
+    AS $$ INSERT INTO shardlib.branch (timeline, lsn)
+          SELECT shardlib.timeline(), (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint
+           WHERE pg_last_wal_replay_lsn() IS NOT NULL
+          ON CONFLICT DO NOTHING $$;
+COMMENT ON FUNCTION shardlib.note_branch IS 'Remember where the present timeline began, unless that is known';
+
+CREATE OR REPLACE FUNCTION shardlib.write_lost(timeline integer, lsn bigint) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$ SELECT EXISTS (SELECT FROM shardlib.branch b WHERE b.timeline > $1 AND b.lsn < $2) $$;
+COMMENT ON FUNCTION shardlib.write_lost IS 'Whether a failover lost what was written at that position of that timeline';
+
 CREATE OR REPLACE FUNCTION shardlib.owned(keyspace text, bucket integer, epoch bigint) RETURNS boolean
     LANGUAGE sql STABLE
     AS $$ SELECT NOT EXISTS (SELECT FROM shardlib.foreign_bucket f WHERE f.keyspace = $1 AND f.bucket = $2)

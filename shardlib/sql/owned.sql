@@ -15,6 +15,14 @@ SELECT pg_is_in_recovery() AS in_recovery, shardlib.timeline() AS timeline,
 -- The token of all writes acknowledged before it was asked.
 SELECT shardlib.timeline() AS timeline, (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS lsn;
 
+-- name: note_branch
+-- Remember where a timeline began; no standby is waited for: there may be none just then.
+BEGIN; SET LOCAL synchronous_commit TO local; SELECT shardlib.note_branch(); COMMIT;
+
+-- name: write_lost
+-- Whether the node's history lacks a position of an older timeline.
+SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint < $2 OR shardlib.write_lost($1, $2);
+
 -- name: replay_position
 -- How far a replica has replayed.
 SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint AS lsn;
