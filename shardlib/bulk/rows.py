@@ -10,7 +10,7 @@ says so. Nothing here reads further ahead than a few batches per node: a slow no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -108,7 +108,7 @@ class Bulk:
 
         return await _Lanes(send).run(rows, lambda row: self._owner(self.bucket(row[position])))
 
-    async def copy_out(self, query: str, *, key_column: str = "") -> AsyncIterator[bytes]:
+    async def copy_out(self, query: str, *, key_column: str = "") -> AsyncGenerator[bytes, None]:
         """Yield what ``COPY (query) TO STDOUT`` gives on every node: whole rows in text format, in no order.
 
         The query carries ``/*mine*/`` as a condition, as in ``Cluster.scatter``. All rows come once, or it ends in
@@ -246,7 +246,8 @@ class _Lanes:
 
     async def _work(self, queue: asyncio.Queue[list[Row] | None]) -> None:
         while (batch := await queue.get()) is not None:
-            self._rows += await self._send(batch)
+            taken = await self._send(batch)
+            self._rows += taken  # in a statement of its own: the other lanes add to it meanwhile
 
 
 def _count(parts: Sequence[Part[Row, None]], refused: Callable[[Row, Exception], None]) -> int:
