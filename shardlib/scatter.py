@@ -21,7 +21,7 @@ from shardlib.core.mine import fill, is_marked, needs_column
 from shardlib.core.statements import Kind, kind_of
 from shardlib.deadlines import deadline_or
 from shardlib.errors import NodeUnavailable, NotColocated, Refused, Rejected, Retryable
-from shardlib.ports import Record
+from shardlib.ports import Outcome, Record
 from shardlib.sql import load
 from shardlib.transactions import Isolation, Transaction
 from shardlib.watch import View
@@ -29,6 +29,7 @@ from shardlib.watch import View
 _SQL = load("owned")
 BATCH_ROWS = 500  # per node and round trip without a limit
 WHOLE_ROWS = 1000  # a limit up to which a node's rows are fetched in one answer
+MAX_STALE_PLANS = 10  # sessions in a row whose plan a migration made invalid, which each finds out once
 MAX_FAN_OUT = 64  # nodes that are asked at the same time
 
 
@@ -122,19 +123,31 @@ class Scatter:
             self._skip(node, error)
 
     async def _batches(self, query: str, node: str, buckets: list[int]) -> AsyncGenerator[list[Record], None]:
-        begun = False
-        place = Place(self._keyspace, buckets)
-        try:
-            async with Transaction(self._desk, place, Isolation.REPEATABLE_READ) as transaction:
-                async for rows in transaction.batches(query, *self._args, rows=BATCH_ROWS):
+        for stale in range(MAX_STALE_PLANS + 1):
+            begun = False
+            try:
+                async for rows in self._through_cursor(query, buckets):
                     begun = True
                     yield rows
-        except Retryable as error:
-            if begun:
-                raise Refused(f"{node} changed or was lost during the fan-out; start it again") from error
-            if not isinstance(error, NodeUnavailable):
-                raise
-            self._skip(node, error)
+                return
+            except Retryable as error:
+                if begun:
+                    raise Refused(f"{node} changed or was lost during the fan-out; start it again") from error
+                if not isinstance(error, NodeUnavailable):
+                    raise
+                self._skip(node, error)
+                return
+            except Exception as error:
+                if begun or stale == MAX_STALE_PLANS or self._desk.outcome_of(error) is not Outcome.AGAIN:
+                    raise
+
+    async def _through_cursor(self, query: str, buckets: list[int]) -> AsyncGenerator[list[Record], None]:
+        place = Place(self._keyspace, buckets)
+        # Not REPEATABLE READ: its snapshot is older than the wait for a migration that rewrites the table, which is
+        # empty to it. The cursor has a snapshot of its own.
+        async with Transaction(self._desk, place, Isolation.READ_COMMITTED) as transaction:
+            async for rows in transaction.batches(query, *self._args, rows=BATCH_ROWS):
+                yield rows
 
     def _skip(self, node: str, error: NodeUnavailable) -> None:
         if self._partial is Partial.FAIL:

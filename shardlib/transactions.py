@@ -135,7 +135,13 @@ class Transaction:
 
     async def batches(self, query: str, *args: Any, rows: int = 500) -> AsyncIterator[list[Record]]:
         """Run a read and yield its rows in lists of at most ``rows``, through a cursor: memory stays bounded."""
-        cursor = await self._guard(self._loan.link.connection.cursor(query, *args))
+        connection = self._loan.link.connection
+        try:
+            cursor = await self._guard(connection.cursor(query, *args))
+        except Exception as error:
+            if self._desk.outcome_of(error) is Outcome.AGAIN:
+                await connection.reload_schema_state()  # a cursor doesn't forget a plan that a migration made invalid
+            raise
         while batch := await self._guard(cursor.fetch(rows)):
             yield batch
 

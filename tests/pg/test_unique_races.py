@@ -131,7 +131,7 @@ async def every_step(run: Callable[[Scenario, int, str], Awaitable[bool]]) -> di
     """Run each scenario once per step and place of trouble, until it has no more; return how many steps each had."""
     steps = {}
     for scenario in SCENARIOS:
-        number, reached = 0, [True]
+        number, reached = 0, (True, True)
         while any(reached):
             number += 1
             reached = await asyncio.gather(run(scenario, number, "before"), run(scenario, number, "after"))
