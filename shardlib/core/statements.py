@@ -23,12 +23,16 @@ class Kind(enum.Enum):
 class Effect(enum.Enum):
     """What a write's answer proves."""
 
-    TOUCHED = "it touched a row, or was no statement about rows"
+    TOUCHED = "it touched a row"
     NOTHING = "it touched no row"
     UNKNOWN = "either"
 
 
-_COMMENTS = re.compile(r"\A(?:\s+|--[^\n]*\n?|/\*.*?\*/|\()*", re.DOTALL)
+_ASIDES = re.compile(  # what may hold any word and means none: strings, quoted names, comments
+    r"""(?<![\w$])e'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|(?<![\w$])(\$(?:[^\W\d]\w*)?\$).*?\1|--[^\n]*|/\*""",
+    re.DOTALL | re.IGNORECASE,
+)
+_COMMENT_ENDS = re.compile(r"/\*|\*/")
 _WORD = re.compile(r"[a-z]+")
 _READS = frozenset({"select", "values", "table", "with", "show", "explain"})
 _WRITES_INSIDE = re.compile(r"\b(?:insert|update|delete|merge|into|analyze|analyse)\b")
@@ -37,15 +41,16 @@ _SESSIONS = frozenset(
     | {"set", "reset", "listen", "unlisten", "prepare", "deallocate", "declare", "fetch", "move", "close"}
     | {"load", "discard", "lock", "do", "call", "copy"}
 )
-_LEAVES_TRACES = re.compile(r"advisory_lock|set_config|\btemp(?:orary)?\b|;\s*\S", re.IGNORECASE)
+_TELLING = frozenset({"insert", "update", "delete", "merge", "copy"})  # their answers say what they touched
+_TRACING_CALL = re.compile(r"advisory_lock|set_config")
+_LEAVES_TRACES = re.compile(rf"{_TRACING_CALL.pattern}|\btemp(?:orary)?\b|;\s*\S")
 
 
 @lru_cache(maxsize=4096)
 def kind_of(query: str) -> Kind:
     """Return the kind of a statement."""
-    text = query[_COMMENTS.match(query).end() :].lower()  # type: ignore[union-attr]  # it matches the empty string
-    first = _WORD.match(text)
-    word = first[0] if first else ""
+    text = _bare(query)
+    word = _first_word(text)
     if word in _SESSIONS or _LEAVES_TRACES.search(text):
         return Kind.SESSION
     if word in _READS and not _WRITES_INSIDE.search(text):
@@ -56,13 +61,43 @@ def kind_of(query: str) -> Kind:
 def effect_of(verb: str, query: str, answer: object) -> Effect:
     """Return what the answer of a write proves; ``verb`` is asyncpg's, and not fetchval (a NULL is no missing row).
 
-    Nothing is proved by the parts of WITH: what is returned or counted may be another part's.
+    Nothing is proved by the parts of WITH: what is returned or counted may be another part's. Nor by the rows of a
+    SELECT FOR UPDATE, whose locks hold no fence off.
     """
-    text = query[_COMMENTS.match(query).end() :].lower()  # type: ignore[union-attr]  # it matches the empty string
-    if verb == "executemany" or text.startswith("with"):
+    text = _bare(query)
+    if verb == "executemany" or _first_word(text) not in _TELLING:
         return Effect.UNKNOWN
     if verb == "execute":
         return Effect.NOTHING if str(answer).endswith(" 0") else Effect.TOUCHED
     if answer:
         return Effect.TOUCHED
     return Effect.NOTHING if "returning" in text else Effect.UNKNOWN
+
+
+@lru_cache(maxsize=4096)
+def _bare(query: str) -> str:
+    """Return the statement in lower case, without comments, strings, quoted names, and parentheses around it."""
+    parts = []
+    at = 0
+    while found := _ASIDES.search(query, at):
+        parts.append(query[at : found.start()])
+        if found[0][0] == '"' and _TRACING_CALL.search(found[0]):
+            parts.append(found[0])
+        at = _end_of_comment(query, found.end()) if found[0] == "/*" else found.end()
+    parts.append(query[at:])
+    return " ".join(parts).lower().lstrip("( \t\r\n\f")
+
+
+def _end_of_comment(query: str, at: int) -> int:
+    """Return where the comment ends in which ``at`` lies; they nest."""
+    depth = 1
+    for mark in _COMMENT_ENDS.finditer(query, at):
+        depth += 1 if mark[0] == "/*" else -1
+        if not depth:
+            return mark.end()
+    return len(query)
+
+
+def _first_word(text: str) -> str:
+    first = _WORD.match(text)
+    return first[0] if first else ""
