@@ -22,6 +22,10 @@ _CREATE_INDEX = re.compile(r"create (?:unique )?index (?!concurrently).*?\bon (?
 _ADD_CHECKED = re.compile(
     r"alter table (?:if exists )?(?:only )?(?P<table>\S+) .*\badd (?:constraint \S+ )?(?:check|foreign key)\b"
 )
+_REWRITES = re.compile(
+    r"alter table (?:if exists )?(?:only )?(?P<table>\S+) .*\balter (?:column )?\S+ (?:set data )?type "
+    r"(?!text\b|varchar\b)"
+)
 _TAKES_AWAY = re.compile(r"drop (table|schema|view|type)\b|alter table\b.*\b(drop column|rename)\b")
 _SESSION_SETTING = re.compile(r"set (?!local\b|constraints\b)")
 
@@ -59,4 +63,9 @@ def _complain_of_locks(bare: str, made: set[str]) -> list[str]:
         said.append(f"index on {index['table']}: it holds up writes; build it CONCURRENTLY in a file with -- tx: off")
     if (added := _ADD_CHECKED.match(bare)) and added["table"] not in made and "not valid" not in bare:
         said.append(f"constraint on {added['table']}: add it NOT VALID, then VALIDATE it in the next migration")
+    if (changed := _REWRITES.match(bare)) and changed["table"] not in made:
+        said.append(
+            f"type of a column of {changed['table']}: it may rewrite the table, which older snapshots then see "
+            "empty; add a column, fill it in batches, take the old one away in a post migration"
+        )
     return said
