@@ -116,7 +116,9 @@ class Door:
             event["trace_id"] = trace["trace"]
         if isinstance(error, NodeUnavailable):
             event["node"] = error.node
-        if error is not None:
+        if isinstance(error, ShardlibError):
+            event["error"] = type(error).__name__
+        elif error is not None:
             event["exc_info"] = error
         (log.error if reply.code == 500 else log.warning if failed or slow else log.info)("request", **event)
 

@@ -53,8 +53,9 @@ def without_text(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def places(trace: TracebackType | None, last: int = 6) -> list[str]:
-    """Return the last places of a traceback, innermost last."""
-    return [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(trace)[-last:]]
+    """Return the last places of a traceback, innermost last; no source file is opened for it."""
+    found = [f"{frame.f_code.co_qualname}:{line}" for frame, line in traceback.walk_tb(trace)]
+    return found[-last:]
 
 
 class _Foreign(logging.Handler):

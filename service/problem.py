@@ -47,7 +47,7 @@ class Kind(enum.Enum):
         "Outcome unknown",
         "The change may or may not have happened. Repeat it with the same `Idempotency-Key`, or read before writing.",
     )
-    DEADLINE = 504, "Out of time", "No answer in time and nothing was changed; try again."
+    DEADLINE = 503, "Out of time", "No answer in time, and nothing was changed; try again after `Retry-After` seconds."
 
     def __init__(self, status: int, title: str, advice: str) -> None:
         self.status = status

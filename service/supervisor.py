@@ -39,9 +39,10 @@ log = structlog.get_logger()
 class Slot:
     """One worker after the other, on one listening socket."""
 
-    def __init__(self, index: int, listening: socket.socket, state: WorkerState) -> None:
+    def __init__(self, index: int, listening: socket.socket, state: WorkerState, stuck_seconds: float) -> None:
         self.index = index
         self.state = state
+        self._stuck_seconds = stuck_seconds
         self._listening = listening
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
@@ -104,8 +105,13 @@ class Slot:
             self._wire = None
 
     async def _keep_asking(self) -> None:
+        heard = monotonic()
         while True:
             await self.report(REPORT_SECONDS)
+            if not self.state.owing or self.state.report is None:  # it answers, or has yet to start
+                heard = monotonic()
+            elif monotonic() - heard > self._stuck_seconds:
+                self.kill()
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _ask(self) -> None:
@@ -142,7 +148,7 @@ class Supervisor:
             for one in listening:
                 sockets.enter_context(one)
             inside = sockets.enter_context(listen(self._settings.internal_address, 1)[0])
-            self._slots = [Slot(i, one, self._fleet.add_worker(i)) for i, one in enumerate(listening)]
+            self._slots = [self._slot(i, one) for i, one in enumerate(listening)]
             runner = web.ServerRunner(internal_server(self._fleet, self._refresh), shutdown_timeout=1.0)
             await runner.setup()
             await web.SockSite(runner, inside).start()
@@ -155,6 +161,9 @@ class Supervisor:
             await self._bring_down(tasks)
             await runner.cleanup()
         log.info("stopped")
+
+    def _slot(self, index: int, listening: socket.socket) -> Slot:
+        return Slot(index, listening, self._fleet.add_worker(index), self._settings.stuck_seconds)
 
     def _signalled(self) -> None:
         (self._hurry if self._stop.is_set() else self._stop).set()

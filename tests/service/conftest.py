@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from service import logs
 from service.app import Service, open_service
 from service.settings import Settings
 from shardlib.testing.cluster import LocalCluster
@@ -45,6 +46,12 @@ def stage(setup: str, shardlib_servers: LocalCluster, shardlib_databases: Databa
     with environment(cluster.environment):
         yield cluster
     shardlib_databases.drop(cluster)
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> None:
+    """Log as the service does."""
+    logs.configure("info")
 
 
 @pytest.fixture

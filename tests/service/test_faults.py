@@ -66,7 +66,7 @@ async def test_a_node_that_is_down_is_only_its_users_trouble(pair: Pair) -> None
     servers.primary.kill()
     started = perf_counter()
     answer = await pair.read("node2")
-    assert answer.status in {503, 504}
+    assert answer.status == 503
     assert perf_counter() - started < REQUEST_SECONDS + SLACK_SECONDS
     await wait_for(lambda: not pair.writable("node2"))
 
@@ -98,7 +98,7 @@ async def test_a_frozen_node_holds_up_nobody_else(pair: Pair) -> None:
         for _ in range(20):
             assert (await pair.read("node1")).status == 200
         assert perf_counter() - started < REQUEST_SECONDS
-        assert {answer.status for answer in await asyncio.gather(*stuck)} <= {503, 504}
+        assert {answer.status for answer in await asyncio.gather(*stuck)} == {503}
         assert perf_counter() - started < REQUEST_SECONDS + SLACK_SECONDS
     finally:
         primary.thaw()
@@ -115,7 +115,7 @@ async def test_it_starts_with_a_node_down_and_names_it(own_servers: OwnServers, 
         wait_until(lambda: running.ready().get("status") == "degraded")
         ready = running.ready()
         assert {name: node["status"] for name, node in ready["nodes"].items()} == {"node1": "up", "node2": "down"}
-        assert ready["nodes"]["node2"]["endpoints"][0]["broken"]
+        assert ready["nodes"]["node2"]["endpoints"][0]["usable_by"] == 0
         assert running.ask("/readyz")[0] == 200
         assert 'shardlib_node_up{node="node2"} 0.0' in running.ask("/metrics")[1].decode()
         primary.start()

@@ -73,6 +73,17 @@ async def test_a_dead_worker_is_replaced_and_its_counts_stay(stage: TestCluster,
         assert [line for line in running.log() if line["event"] == "worker ended"]
 
 
+async def test_a_stuck_worker_is_told_and_replaced(stage: TestCluster, tmp_path: Path) -> None:
+    with run(stage, tmp_path, workers=2, stuck_seconds=4) as running:
+        wait_until(lambda: len(running.ready().get("workers", ())) == 2)
+        stuck = running.workers()[0]
+        os.kill(stuck, signal.SIGSTOP)
+        wait_until(lambda: "stuck" in {worker["status"] for worker in running.ready()["workers"]})
+        assert running.ask("/readyz")[0] == 200
+        wait_until(lambda: not is_alive(stuck), 20)
+        wait_until(lambda: [worker["status"] for worker in running.ready()["workers"]] == ["serving", "serving"], 20)
+
+
 async def test_no_worker_outlives_a_killed_supervisor(stage: TestCluster, tmp_path: Path) -> None:
     with run(stage, tmp_path, workers=2) as running:
         workers = running.workers()
