@@ -17,6 +17,7 @@ from shardlib.errors import ShardlibError
 from shardlib.observe import Event
 from shardlib.testing.cluster import NodeServers
 from shardlib.testing.databases import TestCluster
+from tests.support.proxy import FaultProxy
 from tests.support.waiting import wait_for
 
 KEYSPACE = "numbers"
@@ -101,6 +102,11 @@ class Stage:
         return await self.publish(
             f"UPDATE shardlib.bucket SET node = '{node}', move = NULL, {since} {_this(bucket)}", notify=notify
         )
+
+    async def lead_through(self, proxy: FaultProxy, node: str) -> None:
+        """Publish a proxy as the address of a node's primary, and no replicas."""
+        url = proxy.url(self.databases.node_urls[self.databases.node_names.index(node)])
+        await self.publish(f"UPDATE shardlib.node SET url = '{url}', replicas = '{{}}' WHERE name = '{node}'")
 
     # -- a node's own bookkeeping
 

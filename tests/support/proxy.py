@@ -182,9 +182,9 @@ class FaultProxy:
             self._writers -= pair
             for pump in pumps:
                 pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
             for end in pair:
-                end.close()
+                end.close()  # before anything is awaited: this task may be cancelled there
+            await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lane: Lane) -> bool:
         """Forward until an end closes; True when the wire was cut."""
