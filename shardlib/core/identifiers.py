@@ -50,11 +50,11 @@ def hide(kind: str, value: str, key_id: int, key: bytes) -> Identifier:
 
 def normalise(kind: str, value: str) -> str:
     """Return the one spelling of all that mean the same value of that kind; it is total and idempotent."""
-    text = _fold(value.strip())
+    text = value.strip()
     local, at, domain = text.rpartition("@")
     if kind != "email" or not at:
-        return text
-    return f"{local}@{_a_labels(domain)}"
+        return _fold(text)
+    return f"{_fold(local)}@{_a_labels(domain)}"
 
 
 def token_at(milliseconds: int, noise: int) -> UUID:
@@ -75,8 +75,9 @@ def _fold(text: str) -> str:
 
 def _a_labels(domain: str) -> str:
     if domain.isascii():
-        return domain  # folded, it is what IDNA would answer, or what it refuses
+        return domain.lower()  # what IDNA would answer, or what it refuses
     try:
+        # It folds by itself, and keeps apart what may be two domains (straße, strasse).
         return idna.encode(domain, uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError):
-        return domain  # an address literal, or no domain at all: the folded text is its only spelling
+        return _fold(domain)  # no domain at all: the folded text is its only spelling
