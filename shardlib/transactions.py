@@ -103,6 +103,10 @@ class Transaction:
         if not self._wrote and not self._loan.fresh(self._place):
             await self._still_owned(until)
 
+    def is_home_of(self, keyspace: str, bucket: int) -> bool:
+        """Return whether this is a transaction on the home of that bucket."""
+        return self._place.keyspace == keyspace and bucket in self._place.buckets
+
     async def fetch(self, query: str, *args: Any) -> list[Record]:
         """Run a statement and return its rows."""
         return await self._run("fetch", query, args)  # type: ignore[no-any-return]

@@ -33,7 +33,16 @@ from uuid import UUID
 from shardlib import sql
 from shardlib.core.identifiers import Identifier, hide, token_at
 from shardlib.core.keys import hash_named
-from shardlib.errors import ClaimLost, DeadlineExceeded, OutcomeUnknown, Overloaded, Retryable, Taken, UnknownName
+from shardlib.errors import (
+    ClaimLost,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    Overloaded,
+    Rejected,
+    Retryable,
+    Taken,
+    UnknownName,
+)
 
 if TYPE_CHECKING:
     from shardlib.cluster import Cluster, Shard
@@ -126,11 +135,14 @@ class Unique:
         """Decide for a claim, in the transaction at the owner's home that makes its row carry the value.
 
         Raises ClaimLost when a contender was faster, when the claim was decided before, or when it is older than a day
-        by the home's clock: leave the transaction and claim again.
+        by the home's clock: leave the transaction and claim again. Raises Rejected in a transaction elsewhere.
         """
-        if await tx.fetchval(_SQL["commit"], *self._decision(claim.owner, claim.token)) is not None:
+        decision = self._decision(claim.owner, claim.token)
+        if not tx.is_home_of(*decision[:2]):
+            raise Rejected("decide at the home of the claim's owner: cluster.shard(claim.owner).transaction()")
+        if await tx.fetchval(_SQL["commit"], *decision) is not None:
             return
-        outcome = await tx.fetchval(_SQL["outcome"], *self._decision(claim.owner, claim.token))
+        outcome = await tx.fetchval(_SQL["outcome"], *decision)
         reasons = {"abort": "was taken over", "commit": "was decided before", None: "is older than a day"}
         raise ClaimLost(f"the claim of this {claim.identifier.kind} {reasons[outcome]}")
 

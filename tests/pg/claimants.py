@@ -65,6 +65,8 @@ class WatchedShard:
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         act = getattr(self._shard, verb)
+        if verb == "is_home_of":
+            return act  # type: ignore[no-any-return]
         if verb == "transaction":
             return self._transaction
         return lambda query, *arguments: self._watched.step(self._prefix + _name(query), lambda: act(query, *arguments))

@@ -11,7 +11,7 @@ import pytest
 
 from shardlib import Claim
 from shardlib.core.identifiers import hide, token_at
-from shardlib.errors import ClaimLost, Taken, UnknownName, WrongKey
+from shardlib.errors import ClaimLost, Rejected, Taken, UnknownName, WrongKey
 from shardlib.sql import load
 from shardlib.testing.databases import TestCluster
 from shardlib.unique import Swept
@@ -135,6 +135,17 @@ async def test_a_release_frees_only_what_is_not_carried(homes: World) -> None:
     await somebody.change(owner, "x@example.org", "y@example.org")
     assert await somebody.unique.entries("email", "x@example.org") == ()
     assert await somebody.make_own(other, "x@example.org") == other
+
+
+async def test_a_decision_elsewhere_is_refused(homes: World) -> None:
+    somebody, owner = homes.claimant(), homes.new_owner()
+    claim = await somebody.unique.claim("email", EMAIL, owner)
+    home = elsewhere = homes.cluster.shard(owner, keyspace=homes.home)
+    while elsewhere.bucket == home.bucket:
+        elsewhere = homes.cluster.shard(homes.new_owner(), keyspace=homes.home)
+    async with elsewhere.transaction() as tx:
+        with pytest.raises(Rejected, match="home of the claim's owner"):
+            await somebody.unique.decide(tx, claim)
 
 
 async def test_who_claims_what_he_holds_goes_on_holding_it(homes: World) -> None:
