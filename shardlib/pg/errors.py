@@ -31,8 +31,8 @@ def outcome_of(error: BaseException) -> Outcome:
         return _by_sqlstate(error)
     if isinstance(error, asyncpg.InterfaceError):
         return Outcome.UNSENT if _FOUND_CLOSED in str(error) else Outcome.ANSWERED
-    if isinstance(error, OSError | asyncpg.InternalClientError | EOFError):
-        return Outcome.LOST
+    if isinstance(error, OSError | asyncpg.InternalClientError | EOFError | AttributeError):
+        return Outcome.LOST  # AttributeError: terminated between two of asyncpg's own steps
     return Outcome.ANSWERED
 
 

@@ -185,9 +185,10 @@ class EndpointPool:
             self._on_breaker(self, None)
 
     def _let_go(self) -> None:
-        """End idle links and send everyone who waits away."""
+        """End idle links, and a replica's busy ones; send everyone who waits away."""
+        reads = self.busy if self.view.usable else ()  # of a replica: the primary answers them while there is time
         self.view.usable = False
-        for link in self.idle:
+        for link in (*self.idle, *reads):
             link.connection.terminate()
         self.idle.clear()
         self._refuse_waiting()
