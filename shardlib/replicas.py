@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from shardlib.calls import Call, Desk, Place
-from shardlib.core.route import Wish, choose, wish_for
+from shardlib.core.route import ReplicaView, Wish, choose, wish_for
 from shardlib.core.statements import Kind, kind_of
 from shardlib.core.tokens import Token
 from shardlib.errors import BadToken, Rejected, Retryable, WriteLost
@@ -18,6 +18,8 @@ from shardlib.watch import View, now
 
 _SQL = load("owned")
 CATCH_UP_SECONDS = 0.02  # how long a replica that is behind a token is waited for before the primary is asked
+CATCHABLE_SECONDS = 1.0  # one that is further behind doesn't catch up in that time
+LINK_SECONDS = 0.1  # for a free link, or a new one; the primary has some, too
 Statement = Callable[[Link], Awaitable[Any]]
 POLL_SECONDS = 0.0005  # a replica that streams is there after 0.5 ms in the median
 
@@ -46,7 +48,7 @@ class Reading:
             return False, None
         index = choose([pool.view for pool in pools], wish, monotonic(), chance())
         if index is None and self._token is not None:
-            behind = Wish(self._max_lag, wish.timeline)
+            behind = Wish(min(CATCHABLE_SECONDS, self._max_lag or CATCHABLE_SECONDS), wish.timeline)
             index = choose([pool.view for pool in pools], behind, monotonic(), chance())
         if index is None:
             return False, None
@@ -88,12 +90,12 @@ class Reading:
 
     async def _ask(self, pool: Pool, wish: Wish, view: View, statement: Statement) -> tuple[bool, Any]:
         try:
-            link = await pool.take(self._until)
+            link = await pool.take(min(self._until, monotonic() + LINK_SECONDS))
         except Retryable:
             return False, None
+        pool.watch(link, self._until)
         try:
-            known = link.instance == pool.view.instance and pool.view.replayed >= wish.position
-            if not known and not await _catches_up(link, wish.position, self._until):
+            if not await self._new_enough(link, pool.view, wish):
                 pool.give(link)
                 return False, None
             answer = await statement(link)
@@ -103,16 +105,24 @@ class Reading:
         pool.give(link)
         return (True, answer) if self._may_leave_primary(view) else (False, None)
 
+    async def _new_enough(self, link: Link, seen: ReplicaView, wish: Wish) -> bool:
+        if link.instance == seen.instance:
+            return seen.replayed >= wish.position or await _catches_up(link, wish.position, self._until)
+        # it was started again since it was looked at, and may have come back behind what it had replayed
+        return wish.max_lag is None and await _catches_up(link, wish.position, self._until)
+
     def _settle(self, pool: Pool, link: Link, error: BaseException) -> None:
         if not isinstance(error, Exception):
             pool.drop(link)
             raise error
-        if self._desk.outcome_of(error) is Outcome.LOST:
+        outcome = self._desk.outcome_of(error)
+        if outcome in (Outcome.LOST, Outcome.UNSENT):
             pool.drop(link)
-            pool.failed(type(error).__name__)
+            if outcome is Outcome.LOST:
+                pool.failed(type(error).__name__)
             return
         pool.give(link)
-        if self._desk.outcome_of(error) is Outcome.ANSWERED:
+        if outcome is Outcome.ANSWERED:
             raise error
 
 
