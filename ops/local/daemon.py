@@ -46,7 +46,7 @@ class Daemon:
             written = int(self._pid_file.read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return None
-        return written if written in self._processes() else None
+        return written if processes.lives_in(written, self.directory) else None
 
     @property
     def running(self) -> bool:

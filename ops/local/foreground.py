@@ -9,61 +9,68 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from ops.local.locking import alone
-from ops.local.stack import Say, Stack, end_everything
+from ops.local.stack import Say, Stack
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-WATCH_SECONDS = 0.5
-Handler = Callable[[int, FrameType | None], None]
+WATCH_SECONDS = 1.0
 
 
 class Stopped(BaseException):
     """A signal asked for the end; no error, so nothing that handles errors may catch it."""
 
 
-@contextmanager
-def on_signal(handler: Handler) -> Iterator[None]:
-    """Handle the signals that mean "end" in this way."""
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+class Interrupts:
+    """The signals that mean "end": raised as ``Stopped`` where that is allowed, else kept until it is.
+
+    Where it isn't allowed is between the two attempts to stop: raised there, it would skip the second.
+    """
+
+    def __init__(self) -> None:
+        """Listen; what the caller was told to ignore (nohup) stays ignored."""
+        self._kept = False
+        self._allowed = False
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._kept = not self._allowed
+        if self._allowed:
+            self._allowed = False
+            raise Stopped
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Raise Stopped inside, once; at the door if a signal came before."""
+        if self._kept:
+            raise Stopped
+        self._allowed = True
+        try:
+            yield
+        finally:
+            self._allowed = False
 
 
 def run(stack: Stack, say: Say, greet: Callable[[], None]) -> None:
     """Start the stack, greet, and watch until a signal; then stop everything."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in SIGNALS:  # the next one finds the handler of the stopping
-            signal.signal(number, hurry)
-        raise Stopped
-
-    def hurry(_number: int, _frame: FrameType | None) -> None:
-        end_everything(stack.layout.directory)
-
-    with on_signal(stop):
-        try:
+    interrupts = Interrupts()
+    try:
+        with interrupts.raised():
             with alone(stack.layout.directory, say):
                 stack.up(say)
             greet()
             watch(stack, say)
-        except Stopped:
-            say("\nstopping; once more to end at once")
-        finally:
-            stop_all(stack, hurry)
-    say("stopped; the data stays in " + str(stack.layout.directory))
-
-
-def stop_all(stack: Stack, hurry: Handler) -> None:
-    """Stop in order, then make sure."""
-    with on_signal(hurry):
-        stack.down()
+    except Stopped:
+        say("\nstopping; once more to end at once")
+    finally:
+        with suppress(Stopped), interrupts.raised():
+            stack.down()
         stack.end()
+    say("stopped; the data stays in " + str(stack.layout.directory))
 
 
 def watch(stack: Stack, say: Say) -> None:

@@ -6,7 +6,6 @@ two processes may hold a ``PostgresServer`` for the same directory, and what a c
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -120,8 +119,7 @@ class PostgresServer:
             written = int(self._status_lines()[0])
         except (ValueError, IndexError):
             return None
-        works_here = processes.working_directory(written) == os.path.realpath(self.data)
-        return written if works_here and processes.is_alive(written) else None
+        return written if processes.lives_in(written, self.data) else None
 
     @property
     def running(self) -> bool:

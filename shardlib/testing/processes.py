@@ -38,6 +38,11 @@ def working_directory(pid: int) -> str | None:
         return None
 
 
+def lives_in(pid: int, directory: Path) -> bool:
+    """Tell whether a process runs and works in exactly this directory: whether a pid from a file is still ours."""
+    return working_directory(pid) == os.path.realpath(directory) and is_alive(pid)
+
+
 def working_in(directory: Path) -> list[int]:
     """List the live processes whose working directory is exactly this one."""
     wanted = os.path.realpath(directory)
