@@ -29,7 +29,13 @@ async def init_catalog(url: str, application_role: str = "shardlib") -> None:
 
 async def read_topology(url: str) -> Topology:
     """Return the catalog's present topology."""
-    async with _catalog(url) as catalog:
+    async with _catalog(url, _admin()) as catalog:
+        return await catalog.read()
+
+
+async def view_topology(url: str) -> Topology:
+    """Return the catalog's present topology, read as the application: no administrator's password is needed."""
+    async with _catalog(url, Credentials.from_environment().application) as catalog:
         return await catalog.read()
 
 
@@ -90,8 +96,8 @@ def _admin() -> str | None:
 
 
 @asynccontextmanager
-async def _catalog(url: str) -> AsyncIterator[PgCatalog]:
-    catalog = PgCatalog(url, _admin(), "shardctl")
+async def _catalog(url: str, password: str | None) -> AsyncIterator[PgCatalog]:
+    catalog = PgCatalog(url, password, "shardctl")
     try:
         yield catalog
     finally:
@@ -99,7 +105,7 @@ async def _catalog(url: str) -> AsyncIterator[PgCatalog]:
 
 
 async def _change(url: str, change: Callable[[PgCatalog, int], Awaitable[int]]) -> Topology:
-    async with _catalog(url) as catalog:
+    async with _catalog(url, _admin()) as catalog:
         for _ in range(_TRIES):
             _, epoch = await catalog.version()
             try:

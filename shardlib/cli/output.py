@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
@@ -31,6 +32,8 @@ def duration(seconds: float | None) -> str | None:
     """Return a time span as people say it."""
     if seconds is None:
         return None
+    if seconds == math.inf:
+        return "unknown"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

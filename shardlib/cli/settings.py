@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import click
 
+APPLICATION_ROLE = "shardlib"
 ADMIN_ROLE = "shardlib_admin"
 
 
@@ -32,6 +33,10 @@ class Settings:
     def need_admin_catalog(self) -> str:
         """Return the owner's address of the catalog, or end with what to set."""
         return self.admin_catalog or _missing("--admin-catalog", "SHARDLIB_CATALOG_ADMIN_URL")
+
+    def as_admin(self, url: str) -> str:
+        """Return a node's address for the role that owns the catalog."""
+        return as_role(url, urlsplit(self.need_admin_catalog()).username or ADMIN_ROLE)
 
 
 def as_role(url: str, role: str) -> str:

@@ -55,8 +55,11 @@ async def _session(url: str, password: str | None) -> AsyncIterator[Any]:
     try:
         connection = await open_connection(url, password, "shardctl", _SECONDS)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Broken(f"no connection as administrator: {refused_to_connect(error)}") from error
+        address = url.rpartition("@")[2].partition("?")[0]
+        raise Broken(f"no connection as administrator to {address}: {refused_to_connect(error)}") from error
     try:
         yield connection
+    except asyncpg.PostgresError as error:
+        raise Rejected(f"the server refuses: {error}") from error
     finally:
         await connection.close(timeout=_SECONDS)
