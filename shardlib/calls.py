@@ -112,7 +112,10 @@ class Desk:
             answer = await link.connection.fetchval(_SQL["owned"], place.keyspace, buckets, loan.view.epoch)
         except BaseException as error:
             loan.pool.drop(link)
-            if isinstance(error, Exception) and self.outcome_of(error) is Outcome.LOST:
+            outcome = self.outcome_of(error) if isinstance(error, Exception) else Outcome.ANSWERED
+            if outcome is Outcome.UNSENT:
+                return await self.owned(place, loan, until)
+            if outcome is Outcome.LOST:
                 loan.pool.failed(type(error).__name__)
                 raise NodeUnavailable(f"{loan.node.name} didn't say whether it owns it", node=loan.node.name) from error
             raise
@@ -132,8 +135,10 @@ class Desk:
             await pool.greet(link)
         except BaseException as error:
             pool.drop(link)
-            if isinstance(error, Exception) and self.outcome_of(error) is Outcome.LOST:
+            outcome = self.outcome_of(error) if isinstance(error, Exception) else Outcome.ANSWERED
+            if outcome is Outcome.LOST:
                 pool.failed(type(error).__name__)
+            if outcome in (Outcome.LOST, Outcome.UNSENT):
                 return False
             raise
         return True
@@ -197,13 +202,14 @@ class Call:
         if outcome is Outcome.UNSENT:
             loan.pool.drop(loan.link)
             return
+        loan.link.dirty = loan.link.dirty or self._kind is Kind.SESSION
         loan.pool.give(loan.link)
         if outcome is Outcome.REFUSED:
             self._desk.refused(self._place, loan)
             await self._newer(loan, error)
         elif outcome is Outcome.READ_ONLY:
             self._read_only(loan, error)
-        else:
+        elif outcome is not Outcome.UNPLANNED:
             raise error
 
     async def stands(self, loan: Loan, answer: object) -> bool:
@@ -273,6 +279,7 @@ def passes(error: BaseException, desk: Desk) -> bool:
         return not isinstance(error, DeadlineExceeded)
     return isinstance(error, Exception) and desk.outcome_of(error) in (
         Outcome.AGAIN,
+        Outcome.UNPLANNED,
         Outcome.UNSENT,
         Outcome.REFUSED,
         Outcome.READ_ONLY,

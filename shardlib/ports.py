@@ -52,6 +52,7 @@ class Outcome(enum.Enum):
 
     ANSWERED = "answered"  # the server refused it: nothing happened, the session is fine
     AGAIN = "again"  # the server rolled it back for a reason that passes: serialisation, deadlock
+    UNPLANNED = "unplanned"  # the server refused the plan, which a migration made invalid; it is forgotten
     UNSENT = "unsent"  # the connection was found closed before anything was written
     REFUSED = "refused"  # the fence: the bucket isn't here any more
     READ_ONLY = "read only"  # the server is a standby now: nothing happened

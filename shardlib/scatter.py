@@ -138,7 +138,7 @@ class Scatter:
                 self._skip(node, error)
                 return
             except Exception as error:
-                if begun or stale == MAX_STALE_PLANS or self._desk.outcome_of(error) is not Outcome.AGAIN:
+                if begun or stale == MAX_STALE_PLANS or self._desk.outcome_of(error) is not Outcome.UNPLANNED:
                     raise
 
     async def _through_cursor(self, query: str, buckets: list[int]) -> AsyncGenerator[list[Record], None]:

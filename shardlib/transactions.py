@@ -143,7 +143,7 @@ class Transaction:
         try:
             cursor = await self._guard(connection.cursor(query, *args))
         except Exception as error:
-            if self._desk.outcome_of(error) is Outcome.AGAIN:
+            if self._desk.outcome_of(error) is Outcome.UNPLANNED:
                 await connection.reload_schema_state()  # a cursor doesn't forget a plan that a migration made invalid
             raise
         while batch := await self._guard(cursor.fetch(rows)):
@@ -238,7 +238,7 @@ class Transaction:
                 loan.pool.drop(loan.link)
                 loan.pool.failed(type(error).__name__)
                 raise self._unknown("the connection was lost at COMMIT") from error
-            if loan.link.connection.is_closed():
+            if outcome is Outcome.UNSENT or loan.link.connection.is_closed():
                 loan.pool.drop(loan.link)
                 raise NodeUnavailable(f"{loan.node.name} was lost before COMMIT", node=loan.node.name) from error
             loan.pool.give(loan.link)

@@ -20,17 +20,20 @@ FENCED = "SH001"  # the SQLSTATE of our fence
 _PASSES = frozenset({"40001", "40P01", "55P03"})  # serialisation failure, deadlock, lock not available
 _READ_ONLY = "25006"
 _FATAL_CLASSES = ("08", "57P0", "58", "XX")  # connection, shutdown and crash, system, internal
+_NOT_READY = "cannot switch to state"  # the server's farewell has been read, the closing of the socket not yet
 _FOUND_CLOSED = "connection is closed"  # in each of asyncpg's own checks before it writes
 
 
 def outcome_of(error: BaseException) -> Outcome:
     """Say what is known after ``error`` came out of a statement."""
     if isinstance(error, asyncpg.InvalidCachedStatementError):
-        return Outcome.AGAIN
+        return Outcome.UNPLANNED
     if isinstance(error, asyncpg.PostgresError):
         return _by_sqlstate(error)
     if isinstance(error, asyncpg.InterfaceError):
         return Outcome.UNSENT if _FOUND_CLOSED in str(error) else Outcome.ANSWERED
+    if isinstance(error, asyncpg.InternalClientError) and _NOT_READY in str(error):
+        return Outcome.UNSENT
     if isinstance(error, OSError | asyncpg.InternalClientError | EOFError | AttributeError):
         return Outcome.LOST  # AttributeError: terminated between two of asyncpg's own steps
     return Outcome.ANSWERED

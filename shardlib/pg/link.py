@@ -14,7 +14,7 @@ from shardlib.sql import load
 
 FORMATS = frozenset({1})  # of the bookkeeping; a router reads its own and the one before
 _SQL = load("owned")
-_SYNC_WAIT_CANCELLED = "canceling wait for synchronous replication"
+_SYNC_WAIT = "SyncRepWaitForLSN"  # the server's function that warns when it gives up; its words may be translated
 
 
 class Link:
@@ -58,8 +58,14 @@ class Link:
         self.greeted = epoch
 
     async def reset(self) -> None:
-        """Take back whatever its last user did to the session."""
+        """Take back whatever its last user did to the session, temporary tables, roles and plans included.
+
+        asyncpg's own reset leaves those; what it knows of the plans must be forgotten with them.
+        """
         await self.connection.reset()
+        await self.connection.execute("DISCARD ALL")
+        self.connection._mark_stmts_as_closed()
+        await self.greet(self.greeted)
         self._listen()
         self.dirty = False
 
@@ -67,7 +73,7 @@ class Link:
         self.connection.add_log_listener(self._hear)
 
     def _hear(self, _connection: object, message: Any) -> None:
-        if _SYNC_WAIT_CANCELLED in message.message:
+        if message.server_source_function == _SYNC_WAIT:
             self.sync_wait_cancelled = self.dirty = True  # dirty: whoever gives it back looks at it
 
 

@@ -121,7 +121,7 @@ class EndpointPool:
         if self.breaker is not HEALTHY and not link.overdue:
             self._note(Outcome.ANSWERED)
         self._forget(link)
-        if link.overdue or self._closed:
+        if link.overdue or self._closed or link.connection.is_closed():
             self._discard(link)
         elif link.dirty:
             self._resetting += 1
@@ -313,7 +313,7 @@ class EndpointPool:
 
     def _reap(self) -> None:
         now = monotonic() + 0.001  # the loop's clock may be a millisecond behind
-        for link in [link for link in self.busy if link.deadline <= now]:
+        for link in [link for link in self.busy if link.deadline <= now and not link.overdue]:
             link.overdue = True
             self.counters.overdue += 1
             link.connection.terminate()

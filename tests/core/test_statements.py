@@ -80,7 +80,7 @@ SESSIONS = [
 
 
 @pytest.mark.parametrize(
-    ("query", "kind"),
+    "query, kind",
     [
         *((query, Kind.READ) for query in READS),
         *((query, Kind.WRITE) for query in WRITES),
@@ -122,7 +122,7 @@ def test_any_text_has_a_kind(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "query", "answer", "effect"),
+    "verb, query, answer, effect",
     [
         ("execute", "UPDATE t SET a = 1", "UPDATE 1", Effect.TOUCHED),
         ("execute", "UPDATE t SET a = 1", "UPDATE 10", Effect.TOUCHED),

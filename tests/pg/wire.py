@@ -26,6 +26,7 @@ ADD_ONE = f"UPDATE {TABLE} SET version = version + 1 WHERE id = $1"
 class Wire:
     """The client, the proxy on its way to one node, a key whose row is there, and a way in that avoids the proxy."""
 
+    databases: TestCluster
     cluster: Cluster
     proxy: FaultProxy
     key: int
@@ -74,4 +75,4 @@ async def wire_to(databases: TestCluster, **options: Any) -> AsyncIterator[Wire]
         stack.callback(proxy.go_on)
         key = keys_on(cluster, name)[0]
         await direct.execute(f"INSERT INTO {TABLE} (id) VALUES ($1)", key)
-        yield Wire(cluster, proxy, key, direct)
+        yield Wire(databases, cluster, proxy, key, direct)
