@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-
 import click
 
 from shardlib import admin
+from shardlib.cli.catalog import run
 from shardlib.cli.output import json_option, show
 from shardlib.cli.settings import Settings
 from shardlib.cli.values import KEYSPACE_NAME
@@ -39,15 +37,15 @@ def command(settings: Settings, name: str, hash_name: str, buckets: int, as_json
     It is made on every node, so all must answer. Tables are attached to it by migrations, with
     SELECT shardlib.attach('NAME', 'table', 'key_column').
     """
-    topology = asyncio.run(admin.create_keyspace(settings.need_admin_catalog(), name, hash_name, buckets))
+    topology = run(admin.create_keyspace(settings.need_admin_catalog(), name, hash_name, buckets))
     keyspace = topology.keyspaces[name]
-    owned = {node: Counter(keyspace.owners)[node] for node in sorted(topology.nodes)}
+    shares = {node: keyspace.owners.count(node) for node in sorted(topology.nodes)}
     document = {
         "name": name,
         "hash": keyspace.hash,
         "buckets": keyspace.buckets,
-        "nodes": owned,
+        "nodes": shares,
         "epoch": topology.epoch,
     }
-    spread = ", ".join(f"{node} {count:,}" for node, count in owned.items())
+    spread = ", ".join(f"{node} {count:,}" for node, count in shares.items())
     show(as_json, document, f"Keyspace {name} ({keyspace.hash}) has {keyspace.buckets:,} buckets: {spread}")

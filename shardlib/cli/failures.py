@@ -7,12 +7,14 @@ from contextlib import contextmanager
 
 import click
 
-from shardlib.cli.settings import Settings, without_password
+from shardlib.cli.settings import Settings
+from shardlib.cli.values import without_password
 from shardlib.errors import CatalogUnavailable, FormatMismatch, Rejected, ShardlibError
 
 FOUND_SOMETHING = 1
 UNREACHABLE = 3
 REFUSED = 4
+PASSWORDS = "Passwords come from SHARDLIB_PASSWORD[_FILE], SHARDLIB_ADMIN_PASSWORD[_FILE], PGPASSFILE."
 
 
 class Unreachable(click.ClickException):
@@ -33,12 +35,19 @@ def explained(ctx: click.Context) -> Iterator[None]:
     try:
         yield
     except CatalogUnavailable as error:
-        settings: Settings = ctx.obj
-        asked = without_password(settings.catalog) or "no address"
-        raise Unreachable(f"{error}\nThe catalog that was asked: {asked}") from error
+        raise Unreachable(f"{error}\n{_asked(ctx.obj)}") from error
     except FormatMismatch as error:
         raise NotAllowed(f"{error}\nIs this a database of shardlib, and of the version of this shardctl?") from error
     except (Rejected, ValueError) as error:
         raise NotAllowed(str(error)) from error
-    except (ShardlibError, OSError) as error:
+    except OSError as error:
+        if error.filename:
+            raise NotAllowed(f"can't read {error.filename}: {error.strerror}. {PASSWORDS}") from error
         raise Unreachable(str(error) or type(error).__name__) from error
+    except ShardlibError as error:
+        raise Unreachable(f"{error}\n{PASSWORDS}" if "password" in str(error) else str(error)) from error
+
+
+def _asked(settings: Settings) -> str:
+    plain, admin = without_password(settings.catalog), without_password(settings.admin_catalog)
+    return f"The catalog is {plain or 'unknown'}, to its administrator {admin}. {PASSWORDS}"

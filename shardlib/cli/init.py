@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from shardlib import admin
+from shardlib.cli.catalog import run
 from shardlib.cli.output import json_option, show
-from shardlib.cli.settings import Settings, without_password
+from shardlib.cli.settings import Settings
+from shardlib.cli.values import without_password
 
 
 @click.command("init")
@@ -28,8 +28,8 @@ def command(settings: Settings, application_role: str, as_json: bool) -> None:
     does no harm.
     """
     url = settings.need_admin_catalog()
-    asyncio.run(admin.init_catalog(url, application_role))
-    topology = asyncio.run(admin.read_topology(url))
+    run(admin.init_catalog(url, application_role))
+    topology = run(admin.read_topology(url))
     document = {
         "catalog": without_password(url),
         "epoch": topology.epoch,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import click
 
 from shardlib import admin
+from shardlib.cli.catalog import owned, read_catalog, run
 from shardlib.cli.failures import NotAllowed
 from shardlib.cli.output import json_option, show, table
 from shardlib.cli.settings import ADMIN_ROLE, Settings, as_role
@@ -56,7 +55,7 @@ def command() -> None:
 @click.pass_obj
 def list_nodes(settings: Settings, as_json: bool) -> None:
     """List the nodes of the catalog; whether they answer is what status says."""
-    _show_all(asyncio.run(admin.view_topology(settings.need_catalog())), as_json)
+    _show_all(run(read_catalog(settings)), as_json)
 
 
 @command.command("add")
@@ -72,10 +71,10 @@ def add(settings: Settings, /, name: str, as_json: bool, **given: Any) -> None:
     """
     url = settings.need_admin_catalog()
     node = replace(Node(name, given["url"], admin_url=as_role(given["url"], ADMIN_ROLE)), **_given(given))
-    known = asyncio.run(admin.read_topology(url)).nodes.get(name)
+    known = run(admin.read_topology(url)).nodes.get(name)
     if known not in (None, node):
         raise NotAllowed(f"there is a node {name} with other properties: shardctl nodes set changes them")
-    topology = asyncio.run(admin.add_node(url, node))
+    topology = run(admin.add_node(url, node))
     show(as_json, _document(topology, node), f"{name} is in the catalog (epoch {topology.epoch}); see shardctl doctor")
 
 
@@ -94,11 +93,11 @@ def change(settings: Settings, /, name: str, no_replicas: bool, as_json: bool, *
     if not changes:
         raise click.UsageError("nothing to change: give at least one option")
     url = settings.need_admin_catalog()
-    known = asyncio.run(admin.read_topology(url)).nodes.get(name)
+    known = run(admin.read_topology(url)).nodes.get(name)
     if known is None:
         raise NotAllowed(f"there is no node {name}: shardctl nodes list shows them")
     node = replace(known, **changes)
-    topology = asyncio.run(admin.set_node(url, node))
+    topology = run(admin.set_node(url, node))
     show(as_json, _document(topology, node), f"{name} is changed (epoch {topology.epoch})")
 
 
@@ -108,7 +107,7 @@ def change(settings: Settings, /, name: str, no_replicas: bool, as_json: bool, *
 @click.pass_obj
 def remove(settings: Settings, name: str, as_json: bool) -> None:
     """Forget node NAME, which must own no bucket. Its database stays as it is."""
-    topology = asyncio.run(admin.remove_node(settings.need_admin_catalog(), name))
+    topology = run(admin.remove_node(settings.need_admin_catalog(), name))
     show(as_json, {"removed": name, "epoch": topology.epoch}, f"{name} is forgotten (epoch {topology.epoch})")
 
 
@@ -118,21 +117,17 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {"replicas" if name == "replica" else name: value for name, value in named.items()}
 
 
-def _owned(topology: Topology, node: str) -> dict[str, int]:
-    return {name: Counter(space.owners)[node] for name, space in sorted(topology.keyspaces.items())}
-
-
 def _document(topology: Topology, node: Node) -> dict[str, Any]:
-    return {**asdict(node), "buckets": _owned(topology, node.name), "epoch": topology.epoch}
+    return {**asdict(node), "buckets": owned(topology, node), "epoch": topology.epoch}
 
 
 def _show_all(topology: Topology, as_json: bool) -> None:
     nodes = [topology.nodes[name] for name in sorted(topology.nodes)]
-    documents = [{**asdict(node), "buckets": _owned(topology, node.name)} for node in nodes]
+    documents = [{**asdict(node), "buckets": owned(topology, node)} for node in nodes]
     rows = [
         (
             node.name,
-            sum(_owned(topology, node.name).values()),
+            sum(owned(topology, node).values()),
             f"{node.weight:g}",
             node.region or None,
             node.zone or None,

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import click
 
+from shardlib.cli.values import without_password, wrong_with
+
 APPLICATION_ROLE = "shardlib"
 ADMIN_ROLE = "shardlib_admin"
 
@@ -28,11 +30,11 @@ class Settings:
 
     def need_catalog(self) -> str:
         """Return the application's address of the catalog, or end with what to set."""
-        return self.catalog or _missing("--catalog", "SHARDLIB_CATALOG_URL")
+        return _checked(self.catalog, "--catalog", "SHARDLIB_CATALOG_URL")
 
     def need_admin_catalog(self) -> str:
         """Return the owner's address of the catalog, or end with what to set."""
-        return self.admin_catalog or _missing("--admin-catalog", "SHARDLIB_CATALOG_ADMIN_URL")
+        return _checked(self.admin_catalog, "--admin-catalog", "SHARDLIB_CATALOG_ADMIN_URL")
 
     def as_admin(self, url: str) -> str:
         """Return a node's address for the role that owns the catalog."""
@@ -46,13 +48,9 @@ def as_role(url: str, role: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{role}@{host}"))
 
 
-def without_password(url: str) -> str:
-    """Return the address as it may be shown."""
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return urlunsplit(parts._replace(netloc=f"{name}@{host}" if name else host))
-
-
-def _missing(option: str, variable: str) -> str:
-    raise click.UsageError(f"which catalog? Give {option} URL or set {variable}.")
+def _checked(url: str, option: str, variable: str) -> str:
+    if not url:
+        raise click.UsageError(f"which catalog? Give {option} URL or set {variable}.")
+    if wrong := wrong_with(url):
+        raise click.UsageError(f"{option} or {variable}: {without_password(url)}: {wrong}")
+    return url

@@ -1,9 +1,9 @@
-"""What arguments must look like: names and addresses."""
+"""What names and addresses must look like, and how addresses are shown."""
 
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import click
 
@@ -32,9 +32,10 @@ class Address(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the address, or say what is wrong with it."""
-        if wrong := _wrong_with(value):
-            return self.fail(f"{wrong}; it looks like postgresql://shardlib@host:5432/app", param, ctx)
-        return value
+        wrong = wrong_with(value)
+        if wrong is None and (urlsplit(value).password is not None or "password=" in urlsplit(value).query):
+            wrong = "the catalog shows addresses to everybody: leave the password out"
+        return value if wrong is None else self.fail(f"{without_password(value)}: {wrong}", param, ctx)
 
 
 NODE_NAME = Name("a-z0-9_-")
@@ -42,16 +43,22 @@ KEYSPACE_NAME = Name("a-z0-9_")
 ADDRESS = Address()
 
 
-def _wrong_with(url: str) -> str | None:
+def wrong_with(url: str) -> str | None:
+    """Return what keeps this from being the address of a database; None if nothing does."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         return f"not an address ({error})"
-    if parts.scheme not in ("postgresql", "postgres"):
-        return "an address begins with postgresql://"
-    if parts.password is not None or "password=" in parts.query:
-        return "an address carries no password: the catalog shows it to everybody"
-    if not parts.hostname or port == 0:
-        return "an address needs a host"
-    return None if parts.path.strip("/") else "an address needs a database"
+    if parts.scheme in ("postgresql", "postgres") and parts.hostname and port != 0 and parts.path.strip("/"):
+        return None
+    return "expected postgresql://role@host:port/database"
+
+
+def without_password(url: str) -> str:
+    """Return the address as it may be shown."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    name = user.partition(":")[0]
+    query = re.sub(r"\bpassword=[^&]*", "password=...", parts.query)
+    return urlunsplit(parts._replace(netloc=f"{name}@{host}" if name else host, query=query))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,17 +18,20 @@ from shardlib.cli.settings import Settings
 from shardlib.core.keys import Key, hash_named
 from shardlib.core.topology import Keyspace, Topology
 from shardlib.errors import WrongKey
+from shardlib.testing.binaries import find_binaries
+from shardlib.testing.programs import EngineError
 
 _TYPES: dict[type, tuple[int, str]] = {int: (0, "an integer"), UUID: (1, "a UUID"), str: (2, "text")}  # narrowest first
 
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """Where a key lives. ``psql`` is a line for a shell; the password is PGPASSFILE's business."""
+    """Where a key lives. ``psql`` is a line for a shell, without a password in it."""
 
     keyspace: str
     key: Key
     bucket: int
+    buckets: int
     node: str
     url: str
     replicas: tuple[str, ...]
@@ -33,15 +40,26 @@ class Whereabouts:
     psql: str
 
 
-@click.command("where")
+class KeyCommand(click.Command):
+    """A command whose argument may be a negative number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put what looks like a negative number behind ``--``, where it is no option."""
+        negative = [arg for arg in args if re.fullmatch(r"-\d+", arg)]
+        if negative and "--" not in args:
+            args = [*(arg for arg in args if arg not in negative), "--", *negative]
+        return super().parse_args(ctx, args)
+
+
+@click.command("where", cls=KeyCommand)
 @click.argument("key")
 @click.option("--keyspace", help="Which one is meant; else those whose keys are of the narrowest type that fits.")
 @json_option
 @click.pass_obj
 def command(settings: Settings, key: str, keyspace: str | None, as_json: bool) -> None:
-    """Say where KEY lives: bucket, node, replicas, and the psql line to get there. Asks the catalog only.
+    """Say where KEY lives: bucket, node, replicas, and the psql line to get there.
 
-    Put -- before a negative number.
+    Only the catalog is asked: the key need not exist. The psql line takes the password from where shardlib does.
     """
     topology = run(read_catalog(settings))
     found = [whereabouts(topology, space, key) for space in fitting(topology, key, keyspace)]
@@ -70,13 +88,33 @@ def whereabouts(topology: Topology, space: Keyspace, text: str) -> Whereabouts:
         keyspace=space.name,
         key=key,
         bucket=bucket,
+        buckets=space.buckets,
         node=node.name,
         url=node.url,
         replicas=node.replicas,
         moving=space.moving.get(bucket),
         epoch=topology.epoch,
-        psql=f"psql {shlex.quote(node.url)}",
+        psql=psql_line(node.url),
     )
+
+
+def psql_line(url: str) -> str:
+    """Return a line for a shell that opens the address, with the password from where the library has it."""
+    program, psql = shutil.which("psql"), "psql"
+    if program is None:
+        with suppress(EngineError):
+            psql = shlex.quote(find_binaries().path("psql"))
+    return f"{_password()}{psql} {shlex.quote(url)}"
+
+
+def _password() -> str:
+    if file := os.environ.get("SHARDLIB_PASSWORD_FILE"):
+        return f'PGPASSWORD="$(cat {shlex.quote(os.path.abspath(file))})" '
+    if "SHARDLIB_PASSWORD" in os.environ:
+        return 'PGPASSWORD="$SHARDLIB_PASSWORD" '
+    if file := os.environ.get("PGPASSFILE"):
+        return f"PGPASSFILE={shlex.quote(os.path.abspath(file))} "
+    return ""
 
 
 def _rank(space: Keyspace) -> int:
@@ -94,7 +132,7 @@ def _parsed(space: Keyspace, text: str) -> Key | None:
 def _text(found: Whereabouts) -> str:
     lines = [
         ("keyspace", found.keyspace),
-        ("bucket", f"{found.bucket:,}" + (f", moving: {found.moving}" if found.moving else "")),
+        ("bucket", f"{found.bucket:,} of {found.buckets:,}" + (f", moving: {found.moving}" if found.moving else "")),
         ("node", found.node),
         ("replicas", " ".join(found.replicas) or "none"),
         ("psql", found.psql),
