@@ -301,4 +301,4 @@ class Reader:
         answered, answer = await reading.on_a_replica(verb, query, args, random.random)
         if answered:
             return answer
-        return await getattr(shard, verb)(query, *args)
+        return await Call(shard._desk, shard._place, verb, query, args, until).run()
