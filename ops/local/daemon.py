@@ -57,14 +57,18 @@ class Daemon:
         return processes.working_in(self.directory)
 
     def launch(self) -> None:
-        """Start without waiting, after ending what a killed main process left; fine when it runs already."""
+        """Start without waiting; fine when it runs already."""
         if self.running:
             return
-        self._reap()
+        self.clear_away()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        processes.end(self._processes, signal.SIGTERM)
         self._process = launch(self.command, self.directory, self.log, tied=self.tied, environment=self.environment)
         self._pid_file.write_text(str(self._process.pid), encoding="ascii")
+
+    def clear_away(self) -> None:
+        """End what a killed main process left."""
+        self._reap()
+        processes.end(self._processes, signal.SIGTERM)
 
     def wait_ready(self) -> None:
         """Wait until it is ready; EngineError with its log's end when that doesn't come."""

@@ -43,6 +43,7 @@ class Part(Protocol):
     def pid(self) -> int | None: ...
     @property
     def running(self) -> bool: ...
+    def clear_away(self) -> None: ...
     def ask_to_stop(self) -> None: ...
     def wait_stopped(self) -> None: ...
 
@@ -102,7 +103,10 @@ class Stack:
         write_private(self.layout.directory / "env", "".join(lines))
 
     def _check_ports(self) -> None:
-        wanted = {part.port: part.name for part in self.parts if not part.running}
+        missing = [part for part in self.parts if not part.running]
+        for part in missing:
+            part.clear_away()  # what a killed one left may still hold its port
+        wanted = {part.port: part.name for part in missing}
         if not self.service.running:
             wanted[self.layout.port(INTERNAL)] = "service, internal"
         everything = [*(part.port for part in self.parts), self.layout.port(INTERNAL)]

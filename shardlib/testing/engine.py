@@ -148,13 +148,13 @@ class PostgresServer:
         if self.running:
             return
         self._reap()
-        self._clear_away()
+        self.clear_away()
         self._write_settings(self.data)
         command = [self.binaries.path("postgres"), "-D", str(self.data)]
         self._process = launch(command, self.data, self.log, who=identity(), tied=self.tied)
 
-    def _clear_away(self) -> None:
-        """End what a killed postmaster left (Postgres refuses to start beside it), and its pid file."""
+    def clear_away(self) -> None:
+        """End what a killed postmaster left (Postgres refuses to start beside it), and remove its pid file."""
         left = processes.wait_gone(processes.working_in(self.data), 5.0)
         processes.send(left, signal.SIGKILL)
         processes.wait_gone(left, 5.0)

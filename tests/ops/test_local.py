@@ -163,6 +163,16 @@ def test_it_moves_to_another_offset_with_its_data(local: Local) -> None:
     assert moved.call("down").returncode == 0
 
 
+def test_what_a_killed_service_left_is_no_stranger_at_its_port(local: Local) -> None:
+    pid = local.pids()["service"]
+    assert pid is not None
+    processes.send(processes.working_in(local.directory / "service"), signal.SIGSTOP)  # the workers can't leave
+    os.kill(pid, signal.SIGKILL)
+    wait_until(partial(is_gone, pid))
+    local.up()
+    assert ask(INTERNAL + local.offset, "GET", "/readyz")[0] == 200
+
+
 def test_a_taken_port_is_named_with_its_owner_and_a_way_out(stopped: Local) -> None:
     with socket.create_server(("127.0.0.1", VALKEY + stopped.offset)):
         done = stopped.call("up")
@@ -193,7 +203,8 @@ def foreground(local: Local) -> Iterator[subprocess.Popen[str]]:
     running = local.start("run")
     try:
         yield running
-        wait_until(lambda: local.left() == [], 20)
+        processes.wait_gone(processes.working_below(local.directory), 30)
+        assert local.left() == []
     finally:
         running.kill()
         running.communicate()
