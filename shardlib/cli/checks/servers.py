@@ -81,18 +81,21 @@ def judge_room(where: str, row: Row) -> Iterator[Finding]:
         )
 
 
-async def check_application(where: str, look: Look) -> list[Finding]:
-    """Check a primary as the application sees it."""
+async def check_application(where: str, look: Look, findings: list[Finding]) -> Row:
+    """Check a primary as the application sees it; return what it said of itself."""
     server = await look.row(SQL["server"])
-    owned = [row["name"] for row in await look.rows(SQL["owns"])]
-    return [*judge_server(where, server, time.time()), *judge_application(where, server, owned)]
+    findings += judge_server(where, server, time.time())
+    findings += judge_application(where, server, [row["name"] for row in await look.rows(SQL["owns"])])
+    return server
 
 
-async def check_administrator(where: str, look: Look) -> list[Finding]:
-    """Check a primary as the administrator sees it."""
-    server, rights = await look.row(SQL["server"]), await look.row(SQL["mover"])
-    room = await look.row(SQL["room"])
-    return [*judge_administrator(where, server, rights), *judge_room(where, room)]
+async def check_administrator(where: str, look: Look, findings: list[Finding]) -> Row:
+    """Check a primary as the administrator sees it; return what it said of itself."""
+    server = await look.row(SQL["server"])
+    findings += judge_administrator(where, server, await look.row(SQL["mover"]))
+    if not server["in_recovery"]:
+        findings += judge_room(where, await look.row(SQL["room"]))
+    return server
 
 
 async def check_password(where: str, url: str) -> list[Finding]:
