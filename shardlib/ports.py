@@ -173,8 +173,9 @@ class Nodes(Protocol):
         """Say what is known after this error."""
 
 
-@dataclass(frozen=True, slots=True)
 class StaleEpoch(Exception):
     """Somebody else changed the catalog first; read again and decide again."""
 
-    expected: int
+    def __init__(self, expected: int) -> None:
+        super().__init__(f"the catalog isn't at epoch {expected} any more")
+        self.expected = expected

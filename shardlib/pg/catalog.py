@@ -60,23 +60,23 @@ class PgCatalog:
                 await connection.execute(_SQL["put_keyspace"], keyspace.name, keyspace.hash, keyspace.buckets)
             except asyncpg.UniqueViolationError as error:
                 raise Rejected(f"there is a keyspace {keyspace.name} already") from error
-            await connection.execute(_SQL["put_owners"], keyspace.name, list(keyspace.owners))
+            except asyncpg.CheckViolationError as error:
+                raise Rejected(f"{keyspace.name!r} with {keyspace.buckets} buckets can't be a keyspace") from error
+            try:
+                await connection.execute(_SQL["put_owners"], keyspace.name, list(keyspace.owners))
+            except asyncpg.ForeignKeyViolationError as error:
+                raise Rejected(f"keyspace {keyspace.name} has buckets on unknown nodes") from error
         return epoch + 1
 
     async def put_node(self, epoch: int, node: Node) -> int:
         """Add a node or replace its entry, if the epoch is still that."""
+        facts = (node.name, node.url, node.admin_url, node.replication_url, list(node.replicas))
+        place = (node.weight, node.region, node.zone)
         async with self._change(epoch) as connection:
-            await connection.execute(
-                _SQL["put_node"],
-                node.name,
-                node.url,
-                node.admin_url,
-                node.replication_url,
-                list(node.replicas),
-                node.weight,
-                node.region,
-                node.zone,
-            )
+            try:
+                await connection.execute(_SQL["put_node"], *facts, *place)
+            except asyncpg.CheckViolationError as error:
+                raise Rejected(f"{node.name!r} of weight {node.weight} can't be a node") from error
         return epoch + 1
 
     async def remove_node(self, epoch: int, name: str) -> int:
