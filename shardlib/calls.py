@@ -113,10 +113,9 @@ class Desk:
         except BaseException as error:
             loan.pool.drop(link)
             outcome = self.outcome_of(error) if isinstance(error, Exception) else Outcome.ANSWERED
-            if outcome is Outcome.UNSENT:
+            if outcome in (Outcome.LOST, Outcome.UNSENT) and not overdue:
                 return await self.owned(place, loan, until)
             if outcome is Outcome.LOST:
-                loan.pool.failed(type(error).__name__)
                 raise NodeUnavailable(f"{loan.node.name} didn't say whether it owns it", node=loan.node.name) from error
             raise
         loan.pool.give(link)
@@ -136,8 +135,6 @@ class Desk:
         except BaseException as error:
             pool.drop(link)
             outcome = self.outcome_of(error) if isinstance(error, Exception) else Outcome.ANSWERED
-            if outcome is Outcome.LOST:
-                pool.failed(type(error).__name__)
             if outcome in (Outcome.LOST, Outcome.UNSENT):
                 return False
             raise
@@ -242,8 +239,7 @@ class Call:
 
     def _lost(self, loan: Loan, error: Exception) -> None:
         overdue = loan.link.overdue
-        loan.pool.drop(loan.link)
-        loan.pool.failed("no answer in time" if overdue else type(error).__name__)
+        loan.pool.lost(loan.link)
         name = loan.node.name
         if self._kind is not Kind.READ:
             self._desk.observer.observe(OutcomeLost(self._place.keyspace, self._place.buckets[0], name))

@@ -127,8 +127,8 @@ class Pool(Protocol):
     async def greet(self, link: Link) -> None:
         """Ask the node for its floor and timeline again."""
 
-    def failed(self, reason: str) -> None:
-        """Count a failure; enough of them open the breaker."""
+    def lost(self, link: Link) -> None:
+        """Terminate a link that gave no answer; enough that hung open the breaker."""
 
     def demoted(self) -> None:
         """Note that a write met a read-only server."""

@@ -117,9 +117,7 @@ class Reading:
             raise error
         outcome = self._desk.outcome_of(error)
         if outcome in (Outcome.LOST, Outcome.UNSENT):
-            pool.drop(link)
-            if outcome is Outcome.LOST:
-                pool.failed(type(error).__name__)
+            pool.lost(link)
             return
         pool.give(link)
         if outcome is Outcome.ANSWERED:

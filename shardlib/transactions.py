@@ -70,10 +70,9 @@ class Transaction:
             try:
                 await self._began.start()
             except BaseException as error:
-                self._loan.pool.drop(self._loan.link)
+                self._loan.pool.lost(self._loan.link)
                 if not isinstance(error, Exception):
                     raise
-                self._loan.pool.failed(type(error).__name__)
             else:
                 self._rest()
                 return self
@@ -235,8 +234,7 @@ class Transaction:
         except Exception as error:
             outcome = self._desk.outcome_of(error)
             if outcome is Outcome.LOST:
-                loan.pool.drop(loan.link)
-                loan.pool.failed(type(error).__name__)
+                loan.pool.lost(loan.link)
                 raise self._unknown("the connection was lost at COMMIT") from error
             if outcome is Outcome.UNSENT or loan.link.connection.is_closed():
                 loan.pool.drop(loan.link)

@@ -134,6 +134,16 @@ class EndpointPool:
         self._forget(link)
         self._discard(link)
 
+    def lost(self, link: Link) -> None:
+        """Drop a link that gave no answer. If it hung, that counts as a failure of the server.
+
+        One that was cut doesn't: an administrator may have ended the session. The next one to be opened tells.
+        """
+        hung = link.overdue
+        self.drop(link)
+        if hung:
+            self.failed("no answer in time")
+
     async def greet(self, link: Link) -> None:
         """Ask the node for its floor and timeline again, because a newer epoch has been seen."""
         await link.greet(self.epoch)
