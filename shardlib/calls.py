@@ -111,7 +111,8 @@ class Desk:
             buckets = ",".join(map(str, place.buckets))  # an integer[] costs each connection four statements once
             answer = await link.connection.fetchval(_SQL["owned"], place.keyspace, buckets, loan.view.epoch)
         except BaseException as error:
-            loan.pool.drop(link)
+            overdue = link.overdue
+            loan.pool.lost(link)
             outcome = self.outcome_of(error) if isinstance(error, Exception) else Outcome.ANSWERED
             if outcome in (Outcome.LOST, Outcome.UNSENT) and not overdue:
                 return await self.owned(place, loan, until)
@@ -133,7 +134,7 @@ class Desk:
         try:
             await pool.greet(link)
         except BaseException as error:
-            pool.drop(link)
+            pool.lost(link)
             outcome = self.outcome_of(error) if isinstance(error, Exception) else Outcome.ANSWERED
             if outcome in (Outcome.LOST, Outcome.UNSENT):
                 return False
