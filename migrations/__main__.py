@@ -81,7 +81,8 @@ async def _apply(found: Fleet, options: argparse.Namespace) -> int:
     elif held:
         print(f"not applied: {', '.join(held)}: behind a post migration; apply --phase post first", file=sys.stderr)
     else:
-        print(f"{len(result.applied)} applied; {len(found.targets)} databases are up to date")
+        later = f"; for the other phase: {', '.join(sorted(result.waiting))}" if result.waiting else ""
+        print(f"{len(result.applied)} applied; {len(found.targets)} databases are up to date{later}")
     return 1 if result.failed or held else 0
 
 

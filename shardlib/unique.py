@@ -43,6 +43,7 @@ from shardlib.errors import (
     Taken,
     UnknownName,
 )
+from shardlib.scatter import Partial
 
 if TYPE_CHECKING:
     from shardlib.cluster import Cluster, Shard
@@ -82,10 +83,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did to claims that nobody finished."""
+    """What a sweep did to claims that nobody finished; ``left`` are those whose nodes couldn't be reached."""
 
     confirmed: int
     freed: int
+    left: int = 0
 
 
 class Unique:
@@ -182,12 +184,18 @@ class Unique:
         Kinds and HMAC keys that this index doesn't know are left alone. Any number of sweepers may run.
         """
         old = self._cluster.scatter(
-            _SQL["forgotten"], older_than, limit, keyspace=self._keyspace, order_by=("claimed_at",), limit=limit
+            _SQL["forgotten"],
+            older_than,
+            limit,
+            keyspace=self._keyspace,
+            order_by=("claimed_at",),
+            limit=limit,
+            partial=Partial.SKIP,
         )
         entries = [self._read(Identifier.parse(row["value"]), row) async for row in old]
         known = [e for e in entries if e.identifier.kind in self._held and e.identifier.key_id in self._keys]
-        kept = [await self._resolve(entry) for entry in known]
-        return Swept(confirmed=kept.count(True), freed=kept.count(False))
+        kept = [await self._resolve_if_possible(entry) for entry in known]
+        return Swept(confirmed=kept.count(True), freed=kept.count(False), left=kept.count(None))
 
     # -- the claim ------------------------------------------------------------------------------------------------
 
@@ -240,6 +248,12 @@ class Unique:
         else:
             await self._remove(entry)
         return holds
+
+    async def _resolve_if_possible(self, entry: Entry) -> bool | None:
+        try:
+            return await self._resolve(entry)
+        except (Retryable, OutcomeUnknown):
+            return None
 
     # -- at the owner's home --------------------------------------------------------------------------------------
 

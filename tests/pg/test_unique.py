@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from shardlib import Claim
+from shardlib import Claim, unique
 from shardlib.core.identifiers import hide, token_at
-from shardlib.errors import ClaimLost, Rejected, Taken, UnknownName, WrongKey
+from shardlib.errors import ClaimLost, NodeUnavailable, Rejected, Taken, UnknownName, WrongKey
 from shardlib.sql import load
 from shardlib.testing.databases import TestCluster
 from shardlib.unique import Swept
@@ -35,6 +35,20 @@ class Counter:
 
     async def __call__(self, name: str, act: Act) -> Any:
         self.names.append(name)
+        return await act()
+
+
+class Outage:
+    """Lets the first calls of one statement fail as if their node were down."""
+
+    def __init__(self, name: str, calls: int) -> None:
+        self.name = name
+        self.calls = calls
+
+    async def __call__(self, name: str, act: Act) -> Any:
+        if name == self.name and self.calls:
+            self.calls -= 1
+            raise NodeUnavailable("node1 can't be reached", node="node1")
         return await act()
 
 
@@ -213,6 +227,15 @@ async def test_a_sweep_settles_what_nobody_finished(homes: World) -> None:
         await somebody.write(orphan, "orphan@example.org")
     rows = await homes.everywhere("SELECT state FROM shardlib.identifier")
     assert [row["state"] for row in rows] == ["committed", "committed"]
+
+
+async def test_a_sweep_goes_on_when_a_home_is_out_of_reach(homes: World) -> None:
+    somebody = homes.claimant()
+    for number in range(3):
+        await somebody.unique.claim("email", f"{number}@example.org", homes.new_owner())
+    outage = Outage("INSERT INTO shardlib.claim_decision", calls=unique.MAX_TRIES)
+    assert await homes.claimant(outage).unique.sweep(older_than=0) == Swept(confirmed=0, freed=2, left=1)
+    assert await somebody.unique.sweep(older_than=0) == Swept(confirmed=0, freed=1)
 
 
 async def test_a_sweep_leaves_alone_what_it_does_not_know(homes: World) -> None:
