@@ -188,7 +188,7 @@ async def world(test_cluster: TestCluster, home: str) -> AsyncIterator[World]:
         "SELECT shardlib.attach('identifiers', 'shardlib.identifier', 'value');"
     )
     async with AsyncExitStack() as stack:
-        pools = [asyncpg.create_pool(url, min_size=1, max_size=2) for url in test_cluster.node_admin_urls]
+        pools = [asyncpg.create_pool(url, min_size=0, max_size=2) for url in test_cluster.node_admin_urls]
         nodes = [await stack.enter_async_context(pool) for pool in pools]
         await asyncio.gather(*(node.execute(script) for node in nodes))
         yield World(await stack.enter_async_context(test_cluster.connect()), home, nodes)
