@@ -22,6 +22,7 @@ from shardlib.ports import Catalog, Node, Nodes
 from shardlib.snapshot import load, save
 
 _RETRY_SECONDS = 0.5  # between polls while the catalog is away
+_NOTHING = (-1, -1)  # older than any version
 
 
 def now() -> float:
@@ -129,10 +130,15 @@ class Watcher:
             self._polled = asyncio.get_running_loop().create_future()
 
     async def _pause(self) -> None:
-        """Wait for the next poll: a third of a lease, or until somebody asks, but not in a tight loop."""
-        interval = self._lease / 3 if self.catalog_answers else _RETRY_SECONDS
+        """Wait for the next poll: a third of a lease, or until somebody asks, but not in a tight loop.
+
+        A catalog that is away isn't asked more often, however many requests wait for it.
+        """
+        if not self.catalog_answers:
+            await asyncio.sleep(_RETRY_SECONDS)
+            return
         asked = asyncio.ensure_future(self._poke.wait())
-        noticed = asyncio.ensure_future(self._catalog.wait_for_notice(interval))
+        noticed = asyncio.ensure_future(self._catalog.wait_for_notice(self._lease / 3))
         try:
             await asyncio.wait((asked, noticed), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -143,15 +149,18 @@ class Watcher:
 
     async def _poll(self) -> None:
         sent = now()
+        known = self.view.topology.version if hasattr(self, "view") else _NOTHING
         version = await self._catalog.version()
-        if not hasattr(self, "view") or version > self.view.topology.version:
+        if version > known:
             topology = await self._catalog.read()
-            self._adopt(topology, sent, "catalog")
-            await self._save(topology)
-        elif version == self.view.topology.version:
+            version = topology.version
+            if version > known:
+                self._adopt(topology, sent, "catalog")
+                await self._save(topology)
+        if version == known:
             self.view.confirm(sent, self._lease)
-        else:
-            raise CatalogUnavailable(f"the catalog went back to {version} from {self.view.topology.version}")
+        elif version < known:
+            raise CatalogUnavailable(f"the catalog went back to {version} from {known}")
         if not self.catalog_answers:
             self.catalog_answers = True
             self._observer.observe(CatalogFound())
