@@ -55,6 +55,7 @@ class Lines:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._digest = hashlib.blake2b(digest_size=16)
+        self._unhashed: list[bytes] = []
         self._bytes = 0
         self._number = 0
 
@@ -77,26 +78,35 @@ class Lines:
     def _some(self, max_lines: int, max_bytes: int) -> list[Line]:
         lines: list[Line] = []
         stop = self._bytes + max_bytes
-        while len(lines) < max_lines and self._bytes < stop and (text := self._line()) is not None:
-            lines.append(Line(self._number, text))
+        while len(lines) < max_lines and self._bytes < stop and (raw := self._stream.readline(MAX_LINE_BYTES + 1)):
+            self._number += 1
+            self._bytes += len(raw)
+            self._unhashed.append(raw)
+            if not raw.endswith(b"\n"):
+                self._pass_over_the_rest()
+            lines.append(Line(self._number, self._text(raw)))
+        self._hash()
         return lines
 
-    def _line(self) -> bytes | None:
-        raw = self._stream.readline(MAX_LINE_BYTES + 1)
-        if not raw:
-            return None
-        self._count(raw)
-        self._number += 1
-        rest = raw
-        while not rest.endswith(b"\n") and (rest := self._stream.readline(_PIECE)):
-            self._count(rest)
-        if self._number == 1:
-            raw = raw.removeprefix(_BYTE_ORDER_MARK)
-        return raw.rstrip(b"\r\n") if len(raw) <= MAX_LINE_BYTES else raw
+    def _pass_over_the_rest(self) -> None:
+        """Read a line that is too long to its end, or the end of the input, without keeping it."""
+        self._hash()
+        piece = b""
+        while not piece.endswith(b"\n") and (piece := self._stream.readline(_PIECE)):
+            self._count(piece)
+
+    def _text(self, raw: bytes) -> bytes:
+        if len(raw) > MAX_LINE_BYTES:
+            return raw
+        return (raw.removeprefix(_BYTE_ORDER_MARK) if self._number == 1 else raw).rstrip(b"\r\n")
 
     def _count(self, piece: bytes) -> None:
         self._digest.update(piece)
         self._bytes += len(piece)
+
+    def _hash(self) -> None:
+        self._digest.update(b"".join(self._unhashed))
+        self._unhashed.clear()
 
     def _position(self) -> Position:
         return Position(self._bytes, self._number, self._digest.hexdigest())

@@ -143,15 +143,18 @@ def _without_doubles(rows: Sequence[Row]) -> tuple[list[Row], list[Rejection]]:
     kept: list[Row] = []
     rejections: list[Rejection] = []
     for row in rows:
-        keys = {"id": row.owner, **{kind: wanted.seat.value for kind, wanted in row.wanted.items()}}
-        clash = next((kind for kind in ("email", "username", "id") if keys.get(kind) in first), None)
-        if clash is not None:
-            detail = f"line {first[keys[clash]]} has the same {clash}"
-            rejections.append(Rejection(row.line, "taken", detail, f"/{clash}"))
-            continue
-        first.update(dict.fromkeys(keys.values(), row.line))
-        kept.append(row)
+        keys = [*(wanted.seat.value for wanted in row.wanted.values()), row.owner]
+        if first.keys().isdisjoint(keys):
+            first.update(dict.fromkeys(keys, row.line))
+            kept.append(row)
+        else:
+            rejections.append(_double(row, keys, first))
     return kept, rejections
+
+
+def _double(row: Row, keys: Sequence[str], first: Mapping[str, int]) -> Rejection:
+    name, line = next((name, first[key]) for name, key in zip((*row.wanted, "id"), keys, strict=True) if key in first)
+    return Rejection(row.line, "taken", f"line {line} has the same {name}", f"/{name}")
 
 
 def _stands(value: str, row: Row, standing: Mapping[str, Standing]) -> bool:

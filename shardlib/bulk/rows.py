@@ -23,6 +23,7 @@ from shardlib.core.mine import fill, is_marked, needs_column
 from shardlib.deadlines import deadline_or
 from shardlib.errors import NotColocated, OutcomeUnknown, Refused
 from shardlib.groups import all_of
+from shardlib.ports import Node
 from shardlib.transactions import Isolation, Transaction, pause_or_raise
 
 Item = TypeVar("Item")
@@ -177,9 +178,10 @@ class Bulk:
         return self._desk.watcher.view.spaces[self.keyspace].owners[bucket].name
 
     def _by_node(self, entries: Entries[Item]) -> list[list[tuple[int, Item]]]:
-        groups: dict[str, list[tuple[int, Item]]] = {}
+        owners = self._desk.watcher.view.spaces[self.keyspace].owners
+        groups: dict[Node, list[tuple[int, Item]]] = {}
         for entry in entries:
-            groups.setdefault(self._owner(entry[0]), []).append(entry)
+            groups.setdefault(owners[entry[0]], []).append(entry)
         return list(groups.values())
 
     async def _copy_node(self, query: str, buckets: list[int], chunks: asyncio.Queue[bytes | None]) -> None:

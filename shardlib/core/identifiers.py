@@ -44,8 +44,12 @@ def hide(kind: str, value: str, key_id: int, key: bytes) -> Identifier:
     """
     if not _KIND.fullmatch(kind):
         raise ValueError(f"not the name of a kind: {kind!r}")
-    message = f"{kind}\0{normalise(kind, value)}".encode()
-    return Identifier(kind, key_id, hmac.digest(key, message, "sha256").hex())
+    return Identifier(kind, key_id, digest_of(kind, value, key))
+
+
+def digest_of(kind: str, value: str, key: bytes) -> str:
+    """Return the HMAC of a kind and a value in hexadecimal digits."""
+    return hmac.digest(key, f"{kind}\0{normalise(kind, value)}".encode(), "sha256").hex()
 
 
 def normalise(kind: str, value: str) -> str:
@@ -69,6 +73,8 @@ def age_ms(token: UUID, milliseconds: int) -> int:
 
 
 def _fold(text: str) -> str:
+    if text.isascii():
+        return text.lower()  # all that NFC and folding do to it
     folded = unicodedata.normalize("NFC", text).casefold()
     return unicodedata.normalize("NFC", folded)  # folding can leave a letter decomposed
 

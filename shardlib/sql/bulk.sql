@@ -2,21 +2,25 @@
 -- Claim the free ones among many values; the others don't come back.
 INSERT INTO shardlib.identifier (value, owner, token, state, request_id)
 SELECT value, owner, $4, 'pending', request_id
-  FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (value, owner, request_id)
+  FROM unnest(string_to_array($1::text, E'\x1f'), string_to_array($2::text, E'\x1f'),
+              string_to_array($3::text, E'\x1f', '')) AS wanted (value, owner, request_id)
 ON CONFLICT (value) DO NOTHING RETURNING value;
 
 -- name: standing
 -- Who claims or holds each of many values.
-SELECT value, owner, token, state, request_id FROM shardlib.identifier WHERE value = ANY($1);
+SELECT value, owner, token, state, request_id FROM shardlib.identifier
+ WHERE value = ANY(string_to_array($1::text, E'\x1f'));
 
 -- name: decide
 -- Decide for the claims of many owners under one token; owners for whom it is too late don't come back.
 INSERT INTO shardlib.claim_decision (keyspace, bucket, owner, token, outcome)
-SELECT $1, bucket, owner, $4, 'commit' FROM unnest($2::integer[], $3::text[]) AS home (bucket, owner)
+SELECT $1, bucket, owner, $4, 'commit'
+  FROM unnest(string_to_array($2::text, E'\x1f')::integer[], string_to_array($3::text, E'\x1f')) AS home (bucket, owner)
  WHERE to_timestamp(('x' || translate(left($4::uuid::text, 13), '-', ''))::bit(48)::bigint / 1000.0)
        BETWEEN clock_timestamp() - interval '1 day' AND clock_timestamp() + interval '1 day'
 ON CONFLICT (keyspace, bucket, owner, token) DO NOTHING RETURNING owner;
 
 -- name: confirm
 -- Mark many claims as committed, except those that were taken over.
-UPDATE shardlib.identifier SET state = 'committed' WHERE value = ANY($1) AND token = $2 AND state = 'pending';
+UPDATE shardlib.identifier SET state = 'committed'
+ WHERE value = ANY(string_to_array($1::text, E'\x1f')) AND token = $2 AND state = 'pending';

@@ -348,7 +348,8 @@ async def test_bulk_statements_use_the_index(stage: Stage) -> None:
 
 
 async def explained(node: asyncpg.Connection, text: str, values: list[str], token: UUID) -> str:
-    arguments = (values, token) if "$2" in text else (values,)
+    joined = "\x1f".join(values)
+    arguments = (joined, token) if "$2" in text else (joined,)
     async with node.transaction():
         await node.execute("SET LOCAL enable_seqscan = off")
         return "\n".join(row[0] for row in await node.fetch(f"EXPLAIN {text}", *arguments))
