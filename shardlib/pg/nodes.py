@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 
 from shardlib.core.topology import Node as NodeEntry
@@ -24,7 +24,11 @@ from shardlib.pg.pool import EndpointPool, Limits
 from shardlib.ports import Outcome
 
 _MAX_WAITING_FOR_PRIMARY = 1000  # requests per node that may wait while no primary is known
+_PATIENCE_SECONDS = 60.0  # for requests to end at an address that left the cluster
 _POSITIONS_KEPT = 512  # of the primary, newest first: over two minutes at four a second
+
+
+Endpoint = tuple[EndpointPool, Monitor]
 
 
 class PgNode:
@@ -32,7 +36,6 @@ class PgNode:
 
     def __init__(self, entry: NodeEntry, sessions: Sessions, observer: Observer) -> None:
         self.name = entry.name
-        self.entry = entry
         self.not_before = float("-inf")  # CLOCK_BOOTTIME: a snapshot that was confirmed before must not be used here
         self._sessions = sessions
         self._observer = observer
@@ -41,14 +44,27 @@ class PgNode:
         self._waiting = 0
         self._found = asyncio.Event()
         self.nobody = EndpointPool(entry.name, "nobody", sessions.never, Limits(size=0), lambda _pool, _reason: None)
-        self.pools: list[EndpointPool] = []
-        self.monitors: list[Monitor] = []
-        for url in (entry.url, *entry.replicas):
-            self._add(url)
         self.primary = self.nobody  # until one is seen
+        self._endpoints: dict[str, Endpoint] = {}  # by address
+        self.readdress(entry)
 
     def __repr__(self) -> str:
         return f"<node {self.name}: primary {self.primary.name}>"
+
+    def readdress(self, entry: NodeEntry) -> list[Endpoint]:
+        """Open what is new among the addresses, return the endpoints of those that are gone; the others go on."""
+        wanted = dict.fromkeys((entry.url, *entry.replicas))
+        gone = [self._endpoints.pop(url) for url in self._endpoints.keys() - wanted.keys()]
+        for pool, _ in gone:
+            self._on_demoted(pool)
+        self._endpoints = {url: self._endpoints.get(url) or self._open(url) for url in wanted}
+        self.pools = [pool for pool, _ in self.endpoints()]
+        self.monitors = [monitor for _, monitor in self.endpoints()]
+        return gone
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return all its endpoints."""
+        return list(self._endpoints.values())
 
     def all_pools(self) -> Sequence[EndpointPool]:
         """Return the pools of all its endpoints."""
@@ -75,11 +91,6 @@ class PgNode:
         """Have links greet again before their next use: what this node owns has changed."""
         for pool in self.pools:
             pool.epoch = epoch
-
-    async def close(self) -> None:
-        """Stop the monitors, then end the links."""
-        await asyncio.gather(*(monitor.close() for monitor in self.monitors))
-        await asyncio.gather(*(pool.close() for pool in (*self.pools, self.nobody)))
 
     # -- what the monitors report
 
@@ -143,7 +154,7 @@ class PgNode:
         finally:
             self._waiting -= 1
 
-    def _add(self, url: str) -> None:
+    def _open(self, url: str) -> Endpoint:
         name = _host_and_port(url)
         pool = EndpointPool(
             self.name,
@@ -153,15 +164,13 @@ class PgNode:
             self._on_breaker,
             self._on_demoted,
         )
-        self.pools.append(pool)
-        self.monitors.append(
-            Monitor(
-                name=f"{self.name} {name}",
-                connect=lambda: self._sessions.connect(url, "monitor"),
-                seen=lambda sighting: self.seen(pool, sighting),
-                failed=pool.look_failed,
-            )
+        monitor = Monitor(
+            name=f"{self.name} {name}",
+            connect=lambda: self._sessions.connect(url, "monitor"),
+            seen=lambda sighting: self.seen(pool, sighting),
+            failed=pool.look_failed,
         )
+        return pool, monitor
 
     def _on_demoted(self, pool: EndpointPool) -> None:
         if pool is self.primary:
@@ -225,12 +234,11 @@ class PgNodes:
     def apply(self, topology: Topology) -> Mapping[str, PgNode]:
         """Open and close pools so that they fit the topology; return its nodes by name."""
         for name in self._nodes.keys() - topology.nodes.keys():
-            self._retire(self._nodes.pop(name))
+            self._retire(self._nodes.pop(name).endpoints())
         for name, entry in topology.nodes.items():
-            known = self._nodes.get(name)
-            if known is None or (known.entry.url, known.entry.replicas) != (entry.url, entry.replicas):
-                if known is not None:
-                    self._retire(known)
+            if name in self._nodes:
+                self._retire(self._nodes[name].readdress(entry))
+            else:
                 self._nodes[name] = PgNode(entry, self._sessions, self._observer)
         for name in changed_nodes(self._topology, topology):
             self._nodes[name].apply_epoch(topology.epoch)
@@ -248,19 +256,31 @@ class PgNodes:
 
     async def close(self) -> None:
         """End all sessions."""
-        for node in self._nodes.values():
-            self._retire(node)
+        for task in self._closing:
+            task.cancel()
+        endpoints = [endpoint for node in self._nodes.values() for endpoint in node.endpoints()]
         self._nodes.clear()
-        await asyncio.gather(*self._closing)
+        await asyncio.gather(*(end(endpoint) for endpoint in endpoints))
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     def outcome_of(self, error: BaseException) -> Outcome:
         """Say what is known after this error."""
         return outcome_of(error)
 
-    def _retire(self, node: PgNode) -> None:
-        task = asyncio.get_running_loop().create_task(node.close(), name=f"close {node.name}")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    def _retire(self, endpoints: Iterable[Endpoint]) -> None:
+        for endpoint in endpoints:
+            task = asyncio.get_running_loop().create_task(end(endpoint, _PATIENCE_SECONDS), name="retire an endpoint")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+async def end(endpoint: Endpoint, patience_seconds: float = 0.0) -> None:
+    """Stop looking, let requests that are under way end for so long, then end all sessions."""
+    pool, monitor = endpoint
+    try:
+        await monitor.close()
+    finally:
+        await pool.close(patience_seconds)
 
 
 def _host_and_port(url: str) -> str:

@@ -70,6 +70,7 @@ class EndpointPool:
         self._reaper: asyncio.TimerHandle | None = None
         self._reap_at = float("inf")
         self._closed = False
+        self._all_back = asyncio.Event()  # to a closed pool
 
     def __repr__(self) -> str:
         return f"<pool of {self.node} {self.name}: {len(self.idle)} idle, {len(self.busy)} busy>"
@@ -170,10 +171,20 @@ class EndpointPool:
         """Note that a write met a read-only server: its monitor finds out the rest."""
         self._on_demoted(self)
 
-    async def close(self) -> None:
-        """End all links: refuse newcomers, send waiters away, stop the background, terminate."""
+    async def close(self, patience_seconds: float = 0.0) -> None:
+        """End all links: refuse newcomers, send waiters away, let the lent ones come back for so long, terminate."""
         self._closed = True
         self._refuse_waiting()
+        try:
+            if self.busy:
+                async with asyncio.timeout(patience_seconds):
+                    await self._all_back.wait()
+        except TimeoutError:
+            pass  # they had their time
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
         if self._reaper is not None:
             self._reaper.cancel()
         for task in tuple(self._tasks):
@@ -294,6 +305,8 @@ class EndpointPool:
     def _discard(self, link: Link) -> None:
         link.connection.terminate()
         self._grow()
+        if self._closed and not self.busy:
+            self._all_back.set()
 
     def _lost(self, link: Link) -> None:
         if link in self.idle:
