@@ -163,6 +163,7 @@ def test_kill_of_the_postmaster_alone_is_survived(servers: LocalCluster) -> None
     server.psql("CREATE TABLE kept AS SELECT 1 AS id")
     pid = server.pid
     assert pid is not None
+    server.freeze()  # its children stay, and hold the shared memory
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not server.running)
     server.start()
@@ -173,9 +174,15 @@ def test_kill_of_the_postmaster_alone_is_survived(servers: LocalCluster) -> None
 def test_a_pid_file_with_somebody_elses_pid_is_no_obstacle(servers: LocalCluster) -> None:
     server = servers.nodes[0].primary
     server.stop()
-    (server.data / "postmaster.pid").write_text(f"{os.getpid()}\n{server.data}\n", encoding="ascii")
-    assert not server.running
-    server.start()
+    somebody = subprocess.Popen(["/bin/sleep", "600"])
+    try:
+        (server.data / "postmaster.pid").write_text(f"{somebody.pid}\n{server.data}\n", encoding="ascii")
+        assert not server.running
+        server.start()
+        assert somebody.poll() is None
+    finally:
+        somebody.kill()
+        somebody.wait()
     assert server.psql("SELECT 1") == "1"
 
 
