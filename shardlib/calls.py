@@ -42,10 +42,18 @@ _BETWEEN_ATTEMPTS = Backoff(base=0.02, cap=0.5)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which buckets a statement is about; all on one node as far as ``view`` knows."""
+    """Which buckets a statement is about; all on one node when it was made.
+
+    ``node`` pins it there, for a statement about all that the node owns.
+    """
 
     keyspace: str
     buckets: Sequence[int]
+    node: str = ""
+
+
+class Parted(Refused):
+    """The buckets of one statement are on several nodes now, or on another than the one it is meant for."""
 
 
 @dataclass(slots=True)
@@ -78,7 +86,7 @@ class Desk:
         attempt = 0
         while True:
             view = self.watcher.view
-            node = view.spaces[place.keyspace].owners[place.buckets[0]]
+            node = _home(view, place)
             if view.confirmed_at < node.not_before:
                 await self.watcher.confirmed_after(node.not_before, until)
                 continue
@@ -142,7 +150,18 @@ class Desk:
         return True
 
     def _rerouted(self, place: Place, node: Node, reason: str) -> None:
+        self.watcher.hurry()
         self.observer.observe(Rerouted(place.keyspace, place.buckets[0], node.name, reason))
+
+
+def _home(view: View, place: Place) -> Node:
+    """Return the node that owns all buckets of the place; Parted if there is none, or it isn't the one meant."""
+    owners = view.spaces[place.keyspace].owners
+    node = owners[place.buckets[0]]
+    one_home = len(place.buckets) == 1 or all(owners[bucket] is node for bucket in place.buckets)
+    if not one_home or place.node not in ("", node.name):
+        raise Parted(f"buckets of {place.keyspace} moved before the statement for them was sent")
+    return node
 
 
 async def pause(attempt: int, until: float) -> None:
@@ -168,6 +187,11 @@ class Call:
         self._kind = kind_of(query)
         self._again = False  # a read that was sent before
         self.answered_by = ""  # the node's name
+
+    def beware(self) -> Call:
+        """Take it that it was sent before, by another call."""
+        self._again = True
+        return self
 
     async def run(self) -> Any:
         """Send it until there is an answer that stands, or the deadline."""

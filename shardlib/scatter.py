@@ -116,9 +116,10 @@ class Scatter:
 
     async def _whole(self, query: str, node: str, buckets: list[int]) -> AsyncGenerator[list[Record], None]:
         until = deadline_or(self._desk.call_seconds)
+        place = Place(self._keyspace, buckets, node)
         try:
             async with self._slots:
-                yield await Call(self._desk, Place(self._keyspace, buckets), "fetch", query, self._args, until).run()
+                yield await Call(self._desk, place, "fetch", query, self._args, until).run()
         except NodeUnavailable as error:
             self._skip(node, error)
 
@@ -126,7 +127,7 @@ class Scatter:
         for stale in range(MAX_STALE_PLANS + 1):
             begun = False
             try:
-                async for rows in self._through_cursor(query, buckets):
+                async for rows in self._through_cursor(query, Place(self._keyspace, buckets, node)):
                     begun = True
                     yield rows
                 return
@@ -141,8 +142,7 @@ class Scatter:
                 if begun or stale == MAX_STALE_PLANS or self._desk.outcome_of(error) is not Outcome.UNPLANNED:
                     raise
 
-    async def _through_cursor(self, query: str, buckets: list[int]) -> AsyncGenerator[list[Record], None]:
-        place = Place(self._keyspace, buckets)
+    async def _through_cursor(self, query: str, place: Place) -> AsyncGenerator[list[Record], None]:
         # Not REPEATABLE READ: its snapshot is older than the wait for a migration that rewrites the table, which is
         # empty to it. The cursor has a snapshot of its own.
         async with Transaction(self._desk, place, Isolation.READ_COMMITTED) as transaction:

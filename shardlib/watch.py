@@ -96,6 +96,10 @@ class Watcher:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._catalog.close()
 
+    def hurry(self) -> None:
+        """Poll soon: somebody has met a node that knows of a newer topology."""
+        self._poke.set()
+
     async def confirmed_after(self, moment: float, until: float) -> View:
         """Return a view confirmed after ``moment`` (CLOCK_BOOTTIME seconds); DeadlineExceeded past ``until``."""
         while self.view.confirmed_at <= moment:
