@@ -46,8 +46,9 @@ def measured_on(setting: dict[str, Any]) -> str:
     """Return the circumstances in a sentence."""
     return (
         f"{setting['cores']} cores ({setting['cpu']}), Python {setting['python']}, asyncpg {setting['asyncpg']},"
-        f" uvloop {setting['uvloop']}, Postgres {setting['postgres']}, everything on one machine."
-        " How: [bench/](bench/), `make bench`; every round: [bench/results/](bench/results/)."
+        f" uvloop {setting['uvloop']}, Postgres {setting['postgres']} with fsync off, all on one machine, whose load"
+        f" average was {setting['load_average']:.0f} then. How: [bench/](bench/), `make bench`;"
+        " every round: [bench/results/](bench/results/)."
     )
 
 
