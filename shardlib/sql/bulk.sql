@@ -9,7 +9,7 @@ ON CONFLICT (value) DO NOTHING RETURNING value;
 -- name: standing
 -- Who claims or holds each of many values.
 SELECT value, owner, token, state, request_id FROM shardlib.identifier
- WHERE value = ANY(string_to_array($1::text, E'\x1f'));
+ WHERE value = ANY((SELECT string_to_array($1::text, E'\x1f'))::text[]);
 
 -- name: decide
 -- Decide for the claims of many owners under one token; owners for whom it is too late don't come back.
@@ -23,4 +23,4 @@ ON CONFLICT (keyspace, bucket, owner, token) DO NOTHING RETURNING owner;
 -- name: confirm
 -- Mark many claims as committed, except those that were taken over.
 UPDATE shardlib.identifier SET state = 'committed'
- WHERE value = ANY(string_to_array($1::text, E'\x1f')) AND token = $2 AND state = 'pending';
+ WHERE value = ANY((SELECT string_to_array($1::text, E'\x1f'))::text[]) AND token = $2;
