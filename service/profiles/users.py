@@ -7,7 +7,9 @@ it, so nothing here has to be undone to be right; releasing early only spares th
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,7 +29,8 @@ from shardlib.errors import AnswerMismatch, ClaimLost, Overloaded, ShardlibError
 
 KEYSPACE = "users"
 HELD: Mapping[str, str] = {"email": SQL["email_of"], "username": SQL["username_of"]}
-MAX_ROUNDS = 5  # of one change that meets others of the same values, before it is called overload
+MAX_ROUNDS = 10  # of one change that meets others of the same values, before it is called overload
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.02, 0.5  # between rounds, doubled each time, by full jitter
 _FIRST = UUID(int=0)
 _GET = SQL["get"]
 
@@ -193,11 +196,12 @@ class Users:
 
 
 async def _again_when_lost(step: Callable[[], Awaitable[T]]) -> T:
-    for _ in range(MAX_ROUNDS):
+    """Repeat a step while others take its claims over, after a pause by chance: attempts in step would never end."""
+    for attempt in range(MAX_ROUNDS):
         try:
             return await step()
         except ClaimLost:
-            continue
+            await asyncio.sleep(random.random() * min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt))
     raise Overloaded("too many changes of the same user at a time")
 
 
