@@ -12,6 +12,7 @@ import hmac
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 import idna
@@ -82,6 +83,11 @@ def _fold(text: str) -> str:
 def _a_labels(domain: str) -> str:
     if domain.isascii():
         return domain.lower()  # what IDNA would answer, or what it refuses
+    return _idna(domain)
+
+
+@lru_cache(maxsize=4096)  # a look-up in IDNA's tables takes longer than all the rest, and domains come again
+def _idna(domain: str) -> str:
     try:
         # It folds by itself, and keeps apart what may be two domains (straße, strasse).
         return idna.encode(domain, uts46=True).decode("ascii")
