@@ -207,7 +207,7 @@ class PostgresServer:
             time.sleep(POLL_SECONDS)
         if processes.wait_gone(processes.working_in(self.data), max(0.0, until - time.monotonic())):
             self.kill()
-        self._reap()
+        self._bury()
 
     def kill(self) -> None:
         """Kill -9 the postmaster and every backend at once, as a crash of the machine would."""
@@ -215,7 +215,12 @@ class PostgresServer:
         processes.end(lambda: processes.working_in(self.data), signal.SIGKILL)
         if len(status) >= 7 and status[6].strip():
             processes.remove_shared_memory(int(status[6].split()[1]))
-        self._reap()
+        self._bury()
+
+    def _bury(self) -> None:
+        """Wait for the process that was started, whose children are gone: it may be a moment behind them."""
+        if self._process is not None:
+            self._process.wait(STOP_SECONDS)
 
     def _reap(self) -> None:
         if self._process is not None:
