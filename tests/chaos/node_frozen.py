@@ -66,7 +66,7 @@ class Findings:
                 f"  it kept {self.rate_kept:.3f} of its rate; its p99 grew {self.p99_grew:.2f} times",
                 f"the frozen one, breaker closed ({self.opened_after:.2f} s): {self.waiting}",
                 f"the frozen one, breaker open: {self.refused}; the slowest {1000 * self.refused.slowest:.1f} ms",
-                f"  deadline {CALL_SECONDS} s, slowest {self.waiting.slowest:.2f} s; healed in {self.healed_after:.2f} s",
+                f"  slowest {self.waiting.slowest:.2f} s of {CALL_SECONDS} s; healed in {self.healed_after:.2f} s",
             )
         )
 
