@@ -118,6 +118,7 @@ class BulkClaims:
         """Return what the index says of each value that stands in it."""
 
         async def body(tx: Transaction, part: Sequence[Seat]) -> dict[str, Standing]:
+            await tx.execute(_SQL["plan_afresh"])
             rows = await tx.fetch(_SQL["standing"], _joined([seat.value for seat in part]))
             return {row["value"]: _standing(row) for row in rows}
 
@@ -136,6 +137,7 @@ class BulkClaims:
         """Mark decided claims in the index. It is safe to leave this out, or to do it in part."""
 
         async def body(tx: Transaction, part: Sequence[Seat]) -> None:
+            await tx.execute(_SQL["plan_afresh"])
             await tx.execute(_SQL["confirm"], _joined([seat.value for seat in part]), token)
 
         await self._index.each_node(sorted(seats), _bucket, body)

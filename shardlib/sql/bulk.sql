@@ -6,6 +6,10 @@ SELECT value, owner, $4, 'pending', request_id
               string_to_array($3::text, E'\x1f', '')) AS wanted (value, owner, request_id)
 ON CONFLICT (value) DO NOTHING RETURNING value;
 
+-- name: plan_afresh
+-- In this transaction: a plan that was kept from when the table was small reads all of it, now that it is large.
+SET LOCAL plan_cache_mode = force_custom_plan;
+
 -- name: standing
 -- Who claims or holds each of many values.
 SELECT value, owner, token, state, request_id FROM shardlib.identifier
