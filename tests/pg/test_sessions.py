@@ -143,6 +143,7 @@ async def test_forgetting_prepared_statements_doesnt_spoil_the_session(wire: Wir
         assert await wire.home.fetchval(READ, wire.key) == 1
         await wire.home.execute(statement)
         assert await wire.home.fetchval(READ, wire.key) == 1
+    assert wire.pool.counters.opened == 1
 
 
 async def test_notices_are_still_heard_after_a_reset(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
