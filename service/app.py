@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import shardlib
 from service import pages
+from service.afterwards import Afterwards
 from service.door import Door, Limits, Server
 from service.metrics import Counts
 from service.profiles import routes as profiles
@@ -31,6 +32,7 @@ class Service:
     counts: Counts
     door: Door
     server: Server
+    afterwards: Afterwards
 
 
 @asynccontextmanager
@@ -45,7 +47,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         application_name="service",
     )
     async with connecting as cluster:
-        yield assemble(cluster, settings)
+        service = assemble(cluster, settings)
+        yield service
+        await service.afterwards.settle()
 
 
 def assemble(cluster: Cluster, settings: Settings) -> Service:
@@ -53,7 +57,8 @@ def assemble(cluster: Cluster, settings: Settings) -> Service:
     unique = Unique(
         cluster, held=HELD, keys=settings.keys, current=settings.current_key, keyspace=IDENTIFIERS, home=KEYSPACE
     )
-    users = Users(cluster, unique, settings.signing_key)
+    afterwards = Afterwards(settings.request_seconds)
+    users = Users(cluster, unique, settings.signing_key, afterwards)
     about = pages.Pages()
     routes = Routes(
         [*profiles.routes(users, Cursors(settings.signing_key), settings.request_seconds), *pages.routes(about)]
@@ -67,4 +72,4 @@ def assemble(cluster: Cluster, settings: Settings) -> Service:
         log_all=settings.log_requests == "all",
     )
     door = Door(routes, counts, limits)
-    return Service(cluster, routes, counts, door, Server(door, idle_seconds=settings.idle_seconds))
+    return Service(cluster, routes, counts, door, Server(door, idle_seconds=settings.idle_seconds), afterwards)

@@ -19,6 +19,7 @@ from service.profiles.wire import Batch, Found, Lookup, NewUser, Page, PageQuery
 from service.reply import JSON_LINES, NO_STORE_LINES, Reply, header_lines
 from service.route import Answer, Call, Parameter, Route
 from shardlib import Reader, Shard
+from shardlib.errors import ShardlibError
 
 MERGE_PATCH = "application/merge-patch+json"
 MAX_LAG_SECONDS = 3600.0
@@ -81,7 +82,7 @@ class UserRoutes:
         fields = domain.fields_of(await call.body(NewUser))
         async with shardlib.deadline(self._seconds):
             user_id, content = await self._users.create(fields, key)
-            token = await self._token(call, user_id)
+        token = await self._token(call, user_id)
         headers = {"Location": f"/v1/users/{user_id}", "ETag": domain.etag(1), **token}
         return Reply(201, content, JSON_LINES + header_lines(headers))
 
@@ -92,9 +93,9 @@ class UserRoutes:
         patch = await call.body(UserPatch)
         async with shardlib.deadline(self._seconds):
             after = await self._users.patch(user_id, patch, if_match)
-            if after is None:
-                _nobody()
-            token = await self._token(call, user_id)
+        if after is None:
+            _nobody()
+        token = await self._token(call, user_id)
         headers = {"ETag": domain.etag(after.version), **token}
         return Reply(200, _encode(after), JSON_LINES + header_lines(headers))
 
@@ -102,9 +103,10 @@ class UserRoutes:
         """DELETE /v1/users/{id}."""
         user_id = call.path(UUID)
         async with shardlib.deadline(self._seconds):
-            if not await self._users.delete(user_id, _if_match(call)):
-                _nobody()
-            token = await self._token(call, user_id)
+            there_was = await self._users.delete(user_id, _if_match(call))
+        if not there_was:
+            _nobody()
+        token = await self._token(call, user_id)
         return Reply(204, b"", NO_STORE_LINES + header_lines(token))
 
     async def list(self, call: Call) -> Reply:
@@ -139,11 +141,14 @@ class UserRoutes:
         return home.replica(max_lag=lag, after=token)
 
     async def _token(self, call: Call, user_id: UUID) -> dict[str, str]:
-        """Return the headers that carry a token, if the caller prefers one: it costs a query."""
+        """Return the headers that carry a token, if the caller prefers one (it costs a query) and one can be had."""
         wishes = call.request.headers.get("Prefer", "")
         if "consistency-token" not in {wish.strip().lower() for wish in wishes.split(",")}:
             return {}
-        token = await self._users.home(user_id).token()
+        try:
+            token = await self._users.home(user_id).token()
+        except ShardlibError:
+            return {}  # the write stands; a token is a preference
         return {"Consistency-Token": str(token), "Preference-Applied": "consistency-token"}
 
 

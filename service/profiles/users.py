@@ -2,7 +2,8 @@
 
 DESIGN. A change of a unique value has three steps (``shardlib.Unique``): claim it in the index, decide and write in one
 transaction at the user's home, confirm. A process may die between any two of them: whoever meets what is left settles
-it, so nothing here has to be undone to be right; releasing early only spares the next one a wait.
+it, so nothing here has to be undone to be right. Confirming and releasing only spare the next one a wait; they are done
+after the answer, so that a write that was committed is never answered with an error.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
 import msgspec
-import structlog
 
 import shardlib
+from service.afterwards import Afterwards
 from service.problem import Flaw, Kind, Problem
 from service.profiles import domain
 from service.profiles.domain import Fields
 from service.profiles.sql import SQL
 from service.profiles.wire import Found, User, UserPatch, user
 from shardlib import Claim, Cluster, Reader, Record, Shard, Transaction, Unique
-from shardlib.errors import AnswerMismatch, ClaimLost, Overloaded, ShardlibError, Taken
+from shardlib.errors import AnswerMismatch, ClaimLost, Overloaded, Taken
 
 KEYSPACE = "users"
 HELD: Mapping[str, str] = {"email": SQL["email_of"], "username": SQL["username_of"]}
@@ -35,7 +37,6 @@ _FIRST = UUID(int=0)
 _GET = SQL["get"]
 
 T = TypeVar("T")
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,10 @@ class Change:
 class Users:
     """All users, wherever they live."""
 
-    def __init__(self, cluster: Cluster, unique: Unique, signing_key: bytes) -> None:
+    def __init__(self, cluster: Cluster, unique: Unique, signing_key: bytes, afterwards: Afterwards) -> None:
         self._cluster = cluster
         self._unique = unique
+        self._afterwards = afterwards
         self._signing_key = signing_key
 
     def home(self, user_id: UUID) -> Shard:
@@ -108,7 +110,7 @@ class Users:
 
         gone = await self.home(user_id).run(body)
         if gone is not None:
-            await self._release(user_id, _identifiers(gone))
+            self._release(user_id, _identifiers(gone))
         return gone is not None
 
     # -- steps ----------------------------------------------------------------------------------------------------
@@ -127,11 +129,11 @@ class Users:
         try:
             answer = await self.home(owner).run(body, request_id=request, fingerprint=domain.fingerprint(fields))
         except AnswerMismatch:
-            await self._release(owner, _identifiers(fields))
+            self._release(owner, _identifiers(fields))
             raise Problem(Kind.KEY_REUSED, "this Idempotency-Key was sent with another body before") from None
         except shardlib.UniqueViolation:  # the answer was forgotten since
             raise Problem(Kind.KEY_REUSED, "this Idempotency-Key was used too long ago to be repeated") from None
-        await self._confirm(claims)
+        self._confirm(claims)
         return owner, answer
 
     async def _patch(self, user_id: UUID, patch: UserPatch, if_match: str | None) -> User | None:
@@ -148,8 +150,8 @@ class Users:
             return await self._apply(tx, Change(user_id, patch, if_match, changed, claims))
 
         after = await self.home(user_id).run(body)
-        await self._confirm(claims)
-        await self._release(user_id, {kind: value for kind, value in before.items() if wanted.get(kind) != value})
+        self._confirm(claims)
+        self._release(user_id, {kind: value for kind, value in before.items() if wanted.get(kind) != value})
         return None if after is None else user(after)
 
     async def _apply(self, tx: Transaction, change: Change) -> Record | None:
@@ -175,19 +177,20 @@ class Users:
             try:
                 claims.append(await self._unique.claim(kind, value, owner, request_id=request))
             except Taken:
-                await self._release(user_id, {mine: values[mine] for mine in list(values)[: len(claims)]})
+                self._release(user_id, {mine: values[mine] for mine in list(values)[: len(claims)]})
                 flaw = Flaw(f"this {kind} belongs to another user", pointer=f"/{kind}")
                 raise Problem(Kind.CONFLICT, flaw.detail, (flaw,)) from None
         return claims
 
-    async def _confirm(self, claims: Iterable[Claim]) -> None:
+    def _confirm(self, claims: Iterable[Claim]) -> None:
+        """Mark decided claims in the index."""
         for claim in claims:
-            await _politely(self._unique.confirm(claim))
+            self._afterwards.do(partial(self._unique.confirm, claim))
 
-    async def _release(self, user_id: UUID, values: Mapping[str, str]) -> None:
+    def _release(self, user_id: UUID, values: Mapping[str, str]) -> None:
         """Free values that the user's row doesn't carry (any more); what it carries stays."""
         for kind, value in values.items():
-            await _politely(self._release_one(user_id, kind, value))
+            self._afterwards.do(partial(self._release_one, user_id, kind, value))
 
     async def _release_one(self, user_id: UUID, kind: str, value: str) -> None:
         for entry in await self._unique.entries(kind, value):
@@ -203,14 +206,6 @@ async def _again_when_lost(step: Callable[[], Awaitable[T]]) -> T:
         except ClaimLost:
             await asyncio.sleep(random.random() * min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt))
     raise Overloaded("too many changes of the same user at a time")
-
-
-async def _politely(step: Awaitable[None]) -> None:
-    """Do what others would do later if it fails now."""
-    try:
-        await step
-    except ShardlibError as error:
-        log.info("left to others", exc_info=error)
 
 
 def _identifiers(fields: Fields) -> dict[str, str]:

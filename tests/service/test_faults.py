@@ -94,6 +94,20 @@ async def test_a_node_that_is_down_is_only_its_users_trouble(pair: Pair) -> None
     assert (changed.status, changed.json["name"]) == (200, "back")
 
 
+async def test_what_tidies_up_behind_a_write_cannot_fail_it(pair: Pair) -> None:
+    made = [await pair.api.create() for _ in range(30)]
+    where = pair.service.cluster.where
+    mine = [user for user in made if where(UUID(user["id"]), keyspace="users").node == "node1"]
+    primary = pair.servers("node2").primary
+    primary.kill()  # and with it the index entries of half of the e-mails
+    gone = await asyncio.gather(*(pair.api.call("DELETE", f"/v1/users/{user['id']}") for user in mine))
+    assert {answer.status for answer in gone} == {204}
+    primary.start()
+    await wait_for(lambda: pair.writable("node2"), PATIENCE_SECONDS)
+    for user in mine:
+        await pair.api.create(email=user["email"])  # whoever comes next tidies up
+
+
 async def test_a_frozen_node_holds_up_nobody_else(pair: Pair) -> None:
     primary = pair.servers("node2").primary
     primary.freeze()
