@@ -116,8 +116,7 @@ class Desk:
         """Ask the node, in a statement of its own, whether it owns the buckets and did so at the snapshot's epoch."""
         link = await loan.pool.take(until)
         try:
-            buckets = ",".join(map(str, place.buckets))  # an integer[] costs each connection four statements once
-            answer = await link.connection.fetchval(_SQL["owned"], place.keyspace, buckets, loan.view.epoch)
+            answer = await link.connection.fetchval(*_question(place), loan.view.epoch)
         except BaseException as error:
             overdue = link.overdue
             loan.pool.lost(link)
@@ -162,6 +161,13 @@ def _home(view: View, place: Place) -> Node:
     if not one_home or place.node not in ("", node.name):
         raise Parted(f"buckets of {place.keyspace} moved before the statement for them was sent")
     return node
+
+
+def _question(place: Place) -> tuple[str, str, int | str]:
+    """Return the statement that asks for ownership, and its first arguments."""
+    if len(place.buckets) == 1:
+        return _SQL["owned"], place.keyspace, place.buckets[0]
+    return _SQL["all_owned"], place.keyspace, ",".join(map(str, place.buckets))  # an int[] has asyncpg ask what it is
 
 
 async def pause(attempt: int, until: float) -> None:

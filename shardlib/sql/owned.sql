@@ -30,7 +30,12 @@ SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint < $2 OR shardlib.wri
 SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint AS lsn;
 
 -- name: owned
--- Whether the node owns each of the buckets (as text, separated by commas) and did so at the request's epoch.
+-- Whether the node owns the bucket and did so at the request's epoch; as shardlib.owned, which Postgres can't inline.
+SELECT NOT EXISTS (SELECT FROM shardlib.foreign_bucket WHERE keyspace = $1 AND bucket = $2)
+   AND NOT EXISTS (SELECT FROM shardlib.gained_bucket WHERE keyspace = $1 AND bucket = $2 AND epoch > $3);
+
+-- name: all_owned
+-- The same of several buckets, as text, separated by commas.
 SELECT bool_and(shardlib.owned($1, bucket, $3)) FROM unnest(string_to_array($2, ',')::integer[]) AS bucket;
 
 -- name: key_columns
