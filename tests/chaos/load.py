@@ -98,13 +98,13 @@ class Summary:
 
 
 @asynccontextmanager
-async def under_load(cluster: Cluster, clients: int = 8) -> AsyncIterator[Load]:
-    """Run so many clients per node."""
+async def under_load(cluster: Cluster, clients: int = 8, beside: int = 0) -> AsyncIterator[Load]:
+    """Run so many clients per node, beside so many of another load."""
     load = Load(cluster, clients)
     running = [
         asyncio.ensure_future(load.client(node, key, wrote=bool(number % 2)))
         for node in cluster.topology.nodes
-        for number, key in enumerate(keys_of(cluster, node, clients))
+        for number, key in enumerate(keys_of(cluster, node, beside + clients)[beside:])
     ]
     try:
         yield load
