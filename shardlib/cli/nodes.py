@@ -13,7 +13,7 @@ from shardlib.cli.catalog import owned, read_catalog, run
 from shardlib.cli.failures import NotAllowed
 from shardlib.cli.output import json_option, show, table
 from shardlib.cli.settings import ADMIN_ROLE, Settings, as_role
-from shardlib.cli.values import ADDRESS, NODE_NAME
+from shardlib.cli.values import ADDRESS, NODE_NAME, WEIGHT
 from shardlib.core.topology import Node, Topology
 
 _ABOUT = {
@@ -32,7 +32,7 @@ def _described(function: Callable[..., None]) -> Callable[..., None]:
         "--admin-url": {"type": ADDRESS, "metavar": "URL"},
         "--replication-url": {"type": ADDRESS, "metavar": "URL"},
         "--replica": {"type": ADDRESS, "metavar": "URL", "multiple": True, "default": None},
-        "--weight": {"type": click.FloatRange(0, 1e6)},
+        "--weight": {"type": WEIGHT, "metavar": "NUMBER"},
         "--region": {"metavar": "NAME"},
         "--zone": {"metavar": "NAME"},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from time import monotonic
 from typing import Any
 
 import click
@@ -44,8 +45,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 async def _look(settings: Settings) -> tuple[Topology, ClusterHealth]:
     async with shardlib.connect(settings.need_catalog(), application_name="shardctl", pool_size=1) as cluster:
-        health = cluster.health()
-        while not _is_complete(health) and health.snapshot_age_seconds < PATIENCE_SECONDS:
+        health, until = cluster.health(), monotonic() + PATIENCE_SECONDS
+        while not _is_complete(health) and monotonic() < until:
             await asyncio.sleep(POLL_SECONDS)
             health = cluster.health()
         return cluster.topology, health

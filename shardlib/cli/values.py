@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import click
@@ -38,9 +40,19 @@ class Address(click.ParamType[str]):
         return value if wrong is None else self.fail(f"{without_password(value)}: {wrong}", param, ctx)
 
 
+class Weight(click.FloatRange):
+    """A share, relative to others: a number of 0 or more, and no NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or say what is wrong with it."""
+        number = float(super().convert(value, param, ctx))
+        return number if math.isfinite(number) else self.fail(f"{value} is no number", param, ctx)
+
+
 NODE_NAME = Name("a-z0-9_-")
 KEYSPACE_NAME = Name("a-z0-9_")
 ADDRESS = Address()
+WEIGHT = Weight(0, 1e6)
 
 
 def wrong_with(url: str) -> str | None:

@@ -27,11 +27,10 @@ class Shape:
 
 
 def shapes(rows: Sequence[Row]) -> dict[str, Shape]:
-    """Return the shape of each attached table that is there."""
+    """Return the shape of each attached table; one that isn't there has no parts."""
     return {
-        row["table_name"]: Shape(row["keyspace"], row["key_column"], frozenset(row["parts"]))
+        row["table_name"]: Shape(row["keyspace"], row["key_column"], frozenset(row["parts"] if row["there"] else ()))
         for row in rows
-        if row["there"]
     }
 
 
@@ -95,13 +94,13 @@ def judge_alike(nodes: Mapping[str, Mapping[str, Shape]]) -> Iterator[Finding]:
     """Judge whether all nodes have the same tables: the model of each is what most nodes have."""
     for table in sorted({table for tables in nodes.values() for table in tables}):
         having = {node: tables[table] for node, tables in nodes.items() if table in tables}
-        model = max(having.values(), key=lambda shape: (sum(shape == other for other in having.values())))
+        model = max(having.values(), key=list(having.values()).count)
         example = next(node for node, shape in having.items() if shape == model)
         advice = "apply the migrations to all nodes: python -m migrations status, python -m migrations drift"
         for node in sorted(nodes):
             if node not in having:
                 yield error(node, f"{table} isn't attached here, as it is on {example}", advice)
-            elif having[node] != model:
+            elif having[node] != model and having[node].parts:
                 yield error(node, f"{table} isn't as on {example}: {_difference(having[node], model)}", advice)
 
 
