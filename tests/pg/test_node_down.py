@@ -126,8 +126,11 @@ async def test_ended_sessions_cost_no_read_and_open_no_breaker(own_servers: OwnS
     end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'shardlib'"
     async with stage.databases.connect(keyspace=KEYSPACE, observer=heard) as cluster, under_load(cluster, 16) as load:
         await wait_for(lambda: len(load.requests) > 200)
-        for _ in range(5):
-            await asyncio.to_thread(server.psql, end)
+        for _ in range(3):
+            slow = [asyncio.ensure_future(slow_read(cluster, key)) for key in keys_of(cluster, "node1", 8)]
+            await wait_for(lambda: cluster.health().nodes[0].endpoints[0].busy >= 8)
+            await asyncio.to_thread(server.psql, end)  # more fail in a row than a breaker bears
+            assert await asyncio.gather(*slow) == [1] * 8
             await goes_on(load)
     reads = load.during(0, monotonic(), lambda request: not request.wrote)
     writes = load.during(0, monotonic(), lambda request: request.wrote)
@@ -155,6 +158,10 @@ async def goes_on(load: Load) -> None:
     """Wait for more requests."""
     before = len(load.requests)
     await wait_for(lambda: len(load.requests) > before + 100)
+
+
+def slow_read(cluster: Cluster, key: int) -> Awaitable[int]:
+    return cluster.shard(key).fetchval("SELECT 1 FROM pg_sleep(0.3)")
 
 
 def slow_write(cluster: Cluster, key: int) -> Awaitable[str]:
