@@ -67,13 +67,15 @@ def list_nodes(settings: Settings, as_json: bool) -> None:
 def add(settings: Settings, /, name: str, as_json: bool, **given: Any) -> None:
     """Add node NAME: install the bookkeeping in its database, then enter it in the catalog. It owns no bucket yet.
 
-    The database must exist and belong to the administrator's role.
+    The database must exist and belong to the administrator's role. For a node that is there already this upgrades or
+    repairs the bookkeeping; what isn't given stays.
     """
     url = settings.need_admin_catalog()
-    node = replace(Node(name, given["url"], admin_url=as_role(given["url"], ADMIN_ROLE)), **_given(given))
     known = run(admin.read_topology(url)).nodes.get(name)
-    if known not in (None, node):
+    node = known or Node(name, given["url"], admin_url=as_role(given["url"], ADMIN_ROLE))
+    if known not in (None, replace(node, **_given(given))):
         raise NotAllowed(f"there is a node {name} with other properties: shardctl nodes set changes them")
+    node = replace(node, **_given(given))
     topology = run(admin.add_node(url, node))
     show(as_json, _document(topology, node), f"{name} is in the catalog (epoch {topology.epoch}); see shardctl doctor")
 

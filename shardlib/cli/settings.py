@@ -10,7 +10,6 @@ import click
 
 from shardlib.cli.values import without_password, wrong_with
 
-APPLICATION_ROLE = "shardlib"
 ADMIN_ROLE = "shardlib_admin"
 
 
@@ -35,10 +34,6 @@ class Settings:
     def need_admin_catalog(self) -> str:
         """Return the owner's address of the catalog, or end with what to set."""
         return _checked(self.admin_catalog, "--admin-catalog", "SHARDLIB_CATALOG_ADMIN_URL")
-
-    def as_admin(self, url: str) -> str:
-        """Return a node's address for the role that owns the catalog."""
-        return as_role(url, urlsplit(self.need_admin_catalog()).username or ADMIN_ROLE)
 
 
 def as_role(url: str, role: str) -> str:

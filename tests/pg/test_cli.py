@@ -222,6 +222,20 @@ def test_nodes_say_why_not(arguments: list[str], code: int, says: str, shardlib_
     assert shardctl("nodes", "list", "--json").document["epoch"] == epoch
 
 
+async def test_adding_a_node_again_repairs_its_bookkeeping(shardlib_cluster: TestCluster) -> None:
+    url = shardlib_cluster.node_urls[1]
+    node = await asyncpg.connect(
+        shardlib_cluster.node_admin_urls[1], password=shardlib_cluster.servers.secrets.password(ADMIN)
+    )
+    await node.execute("UPDATE shardlib.keyspace SET bucket_sql = 'nix(%s)' WHERE name = 'numbers'")
+    assert shardctl_apart("doctor").code == 1
+    before = shardctl_apart("nodes", "list", "--json").document["nodes"]
+    assert shardctl_apart("nodes", "add", "node2", "--url", url).code == 0
+    assert shardctl_apart("nodes", "list", "--json").document["nodes"] == before
+    assert shardctl_apart("doctor").out.startswith("All is well")
+    await node.close()
+
+
 def test_a_database_is_one_node_only(shardlib_cluster: TestCluster) -> None:
     said = shardctl("nodes", "add", "node7", "--url", shardlib_cluster.node_urls[0])
     assert said.code == 4
