@@ -17,6 +17,7 @@ from service.profiles.users import HELD, KEYSPACE, Users
 from service.profiles.wire import JSON_VALUE
 from service.route import Routes
 from service.settings import Settings
+from service.sweeping import sweeping
 from service.watching import Watching
 from shardlib import Cluster, Unique
 
@@ -33,6 +34,7 @@ class Service:
     door: Door
     server: Server
     afterwards: Afterwards
+    unique: Unique
 
 
 @asynccontextmanager
@@ -48,8 +50,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     )
     async with connecting as cluster:
         service = assemble(cluster, settings)
-        yield service
-        await service.afterwards.settle()
+        async with sweeping(service.unique, settings.sweep_seconds):
+            yield service
+            await service.afterwards.settle()
 
 
 def assemble(cluster: Cluster, settings: Settings) -> Service:
@@ -72,4 +75,4 @@ def assemble(cluster: Cluster, settings: Settings) -> Service:
         log_all=settings.log_requests == "all",
     )
     door = Door(routes, counts, limits)
-    return Service(cluster, routes, counts, door, Server(door, idle_seconds=settings.idle_seconds), afterwards)
+    return Service(cluster, routes, counts, door, Server(door, idle_seconds=settings.idle_seconds), afterwards, unique)

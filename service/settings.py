@@ -60,6 +60,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     drain_seconds: Seconds = 10.0
     slow_seconds: Seconds = 1.0
     stuck_seconds: Seconds = 30.0
+    sweep_seconds: Seconds = 60.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_requests: Literal["notable", "all"] = "notable"
     snapshot_file: str | None = None
