@@ -1,10 +1,10 @@
-"""Batches of users into the cluster, each batch through the steps of ``shardlib.Unique``: claim, write, confirm.
+"""Batches of users into the cluster, each batch in the steps of ``shardlib.Unique``: claim, then decide and write.
 
-DESIGN. Claims are made batch after batch, so of two lines that want the same value the earlier one gets it. Writing and
-confirming go on while later batches claim. A row that doesn't win all its claims at once is *contested*: it waits until
-every earlier batch is done, and is then settled alone, by the API's own protocol. So is every row of which the fast way
+DESIGN. Claims are made batch after batch, so of two lines that want the same value the earlier one gets it. Writing
+goes on while later batches claim. A row that doesn't win all its claims at once is *contested*: it waits until every
+earlier batch is done, and is then settled alone, by the API's own protocol. So is every row of which the fast way
 can't say what became of it: a twin's decision, a refusal by the database, a COMMIT without an answer. The fast way only
-counts what it knows. Killed at any point, an import leaves pending claims and whole users; run again, it meets its own.
+counts what it knows. Killed at any point, an import leaves claims and whole users; run again, it meets its own.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Loader:
         return outcome
 
     async def _write(self, claimed: Claimed, outcome: Outcome) -> list[Row]:
-        """Decide for the claims and write the users, then confirm; return the rows of which it isn't known."""
+        """Decide for the claims and write the users; return the rows of which it isn't known that they are in."""
         now = datetime.now(UTC)
 
         async def body(tx: Transaction, rows: Sequence[Row]) -> set[str]:
@@ -89,7 +89,6 @@ class Loader:
         parts = await self._users.each_node(ordered, lambda row: row.bucket, body)
         written = [row for part in parts for row in part.items if row.owner in (part.result or ())]
         outcome.created += [row.id for row in written]
-        await self._claims.confirm([wanted.seat for row in written for wanted in row.wanted.values()], claimed.token)
         lines = {row.line for row in written}
         return [row for row in claimed.won if row.line not in lines]
 
@@ -175,6 +174,6 @@ def _record(row: Row, now: datetime) -> tuple[object, ...]:
     created = user.created_at or now
     updated = user.updated_at or max(created, now)
     return (
-        row.id, user.email, user.name, user.username, row.profile, user.locale, user.status, user.version, created,
+        row.owner, user.email, user.name, user.username, row.profile, user.locale, user.status, user.version, created,
         updated,
     )  # fmt: skip

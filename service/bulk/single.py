@@ -67,8 +67,8 @@ class Singles:
         return True
 
     async def _tidy(self, row: Row) -> None:
-        """Settle what this row or an earlier run left pending: confirmed if the user carries the value, else freed."""
+        """Settle what this row or an earlier run claimed: it stays if the user carries the value, else it is freed."""
         for kind, value in row.values().items():
             for entry in await self._unique.entries(kind, value):
-                if entry.owner == row.id and not entry.committed:
+                if entry.owner == row.id:
                     await self._unique.release(kind, value, entry.token)

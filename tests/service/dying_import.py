@@ -14,6 +14,7 @@ from typing import Any
 
 from service.bulk import checkpoint, importing
 from service.bulk.commands import import_command
+from service.bulk.load import Loader
 from service.bulk.report import Report
 from shardlib.bulk import BulkClaims
 
@@ -22,7 +23,7 @@ BATCH_LINES = 100
 POINTS: Mapping[str, tuple[Any, str, str]] = {
     "before-claim": (BulkClaims, "claim", "before"),
     "before-write": (BulkClaims, "claim", "after"),
-    "before-confirm": (BulkClaims, "confirm", "before"),
+    "after-write": (Loader, "_settle", "before"),
     "before-report": (Report, "add", "before"),
     "before-checkpoint": (checkpoint, "save", "before"),
     "after-checkpoint": (checkpoint, "save", "after"),
@@ -57,7 +58,7 @@ def die_at(when: str, batch: int, signal_number: int) -> None:
             die()
         return answer
 
-    setattr(owner, name, awaited if owner is BulkClaims else called)
+    setattr(owner, name, awaited if owner in (BulkClaims, Loader) else called)
 
 
 if __name__ == "__main__":
