@@ -22,7 +22,7 @@ from shardlib.core.lanes import hash_texts
 from shardlib.core.mine import fill, is_marked, needs_column
 from shardlib.deadlines import deadline_or
 from shardlib.errors import NotColocated, OutcomeUnknown, Refused
-from shardlib.groups import all_of
+from shardlib.groups import all_of, all_or_none
 from shardlib.ports import Node
 from shardlib.transactions import Isolation, Transaction, pause_or_raise
 
@@ -122,7 +122,7 @@ class Bulk:
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_WAITING)
         groups = self._by_node([(bucket, None) for bucket in range(self._mask + 1)])
         work = [self._copy_node(filled, [bucket for bucket, _none in group], chunks) for group in groups]
-        copying = asyncio.ensure_future(_then(all_of(work), chunks))
+        copying = asyncio.ensure_future(_then(all_or_none(work), chunks))
         try:
             while (chunk := await chunks.get()) is not None:
                 yield chunk

@@ -13,6 +13,7 @@ from shardlib.errors import NodeUnavailable, OutcomeUnknown, Retryable
 from shardlib.observe import BreakerOpened
 from shardlib.testing.plugin import OwnServers
 from tests.chaos.load import Load, under_load
+from tests.pg.links import pool_of
 from tests.pg.stage import INSERT, KEYSPACE, RAISE, READ, Heard, Stage, keys_of
 from tests.support.waiting import wait_for
 
@@ -70,6 +71,21 @@ async def test_a_refused_request_says_which_node_and_when_to_come_back(own_serve
         assert str(stage.servers("node1").primary.port) not in str(failure.value)
         with pytest.raises(NodeUnavailable):
             await cluster.shard(key).transaction().__aenter__()
+
+
+async def test_reads_of_many_keys_leave_the_links_of_the_healthy_node_alone(own_servers: OwnServers) -> None:
+    """A call that is cancelled costs its connection: the others are left to end by themselves."""
+    stage = await staged(own_servers)
+    async with stage.databases.connect(keyspace=KEYSPACE) as cluster:
+        dead, well = keys_of(cluster, "node1")[0], keys_of(cluster, "node2")[0]
+        assert await cluster.shard(well).execute(INSERT, well) == "INSERT 0 1"
+        stage.servers("node1").primary.stop()
+        await wait_for(lambda: not cluster.health().nodes[0].writable)
+        sessions = {link.connection.get_server_pid() for link in pool_of(cluster, well).idle}
+        for _ in range(10):
+            with pytest.raises(NodeUnavailable, match="node1"):
+                await cluster.fetch_many("SELECT id FROM items_numbers WHERE id = ANY($1)", [dead, well])
+        assert {link.connection.get_server_pid() for link in pool_of(cluster, well).idle} == sessions
 
 
 @pytest.mark.parametrize("replicas", [0, 1])
