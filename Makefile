@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCAL := $(BIN)/python -m ops.local
-STATE := $(or $(LOCAL_STATE_DIR),.local)
-IN_LOCAL = test -f $(STATE)/env || { echo "start the stack first: make up" >&2; exit 1; }; set -a; . $(abspath $(STATE))/env; set +a;
+IN_LOCAL = state="$${LOCAL_STATE_DIR:-.local}"; \
+	test -f "$$state/env" || { echo "start the stack first: make up" >&2; exit 1; }; set -a; . "$$state/env"; set +a;
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup run up down reset status migrate import check test bench docs

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from dataclasses import asdict
 from ops.local import foreground
 from ops.local.layout import CATALOG, INTERNAL, SERVICE, Layout, Refusal, remembered, state_directory, wanted
 from ops.local.locking import alone
-from ops.local.stack import Stack, end_everything, forget
+from ops.local.stack import Stack, forget, holds_stack
 from shardlib.errors import ShardlibError
 from shardlib.testing.cluster import CATALOG_DATABASE, NODE_DATABASE
 from shardlib.testing.secrets_file import APPLICATION
@@ -86,22 +87,24 @@ def run(_: argparse.Namespace) -> int:
 def down(_: argparse.Namespace) -> int:
     """Stop."""
     directory = state_directory()
-    if not directory.exists():
+    if not holds_stack(directory):
         return 0
     with alone(directory, say):
-        Stack(remembered(state_directory())).down()
-        end_everything(directory)
+        stack = Stack(remembered(directory))
+        stack.down()
+        stack.end()
     return 0
 
 
 def reset(_: argparse.Namespace) -> int:
     """Stop and forget."""
     directory = state_directory()
-    if not directory.exists():
+    if not holds_stack(directory):
         return 0
     with alone(directory, say):
-        end_everything(directory)
-        forget(directory)
+        if holds_stack(directory):  # another reset may have come first
+            Stack(remembered(directory)).end()
+            forget(directory)
     return 0
 
 
@@ -151,7 +154,7 @@ ready in {seconds:.1f} s; {how_to_stop}
   catalog      postgresql://{APPLICATION}@127.0.0.1:{layout.port(CATALOG)}/{CATALOG_DATABASE}
 {nodes}
 
-  set -a; . {layout.directory}/env; set +a     what programs and psql need to reach it"""
+  set -a; . {shlex.quote(f'{layout.directory}/env')}; set +a     what programs and psql need to reach it"""
 
 
 if __name__ == "__main__":

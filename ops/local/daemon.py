@@ -11,19 +11,21 @@ from pathlib import Path
 
 from shardlib.testing import processes
 from shardlib.testing.programs import EngineError, launch
+from shardlib.testing.recognise import Recogniser
 
 POLL_SECONDS = 0.02
 
 
 @dataclass
 class Daemon:
-    """What to start, and how to know that it is ready. All its processes work in ``directory``."""
+    """What to start, and how to know it and that it is ready. All its processes work in ``directory``."""
 
     name: str
     directory: Path
     port: int
     command: list[str]
     is_ready: Callable[[], bool]
+    is_ours: Recogniser
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_seconds: float = 30.0
     stop_seconds: float = 15.0
@@ -46,15 +48,16 @@ class Daemon:
             written = int(self._pid_file.read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return None
-        return written if processes.lives_in(written, self.directory) else None
+        return written if processes.lives_in(written, self.directory) and self.is_ours(written) else None
 
     @property
     def running(self) -> bool:
         """Whether the main process runs, ready or not."""
         return self.pid is not None
 
-    def _processes(self) -> list[int]:
-        return processes.working_in(self.directory)
+    def processes(self) -> list[int]:
+        """List its live processes, or what a killed one left."""
+        return [pid for pid in processes.working_in(self.directory) if self.is_ours(pid)]
 
     def launch(self) -> None:
         """Start without waiting; fine when it runs already."""
@@ -68,7 +71,7 @@ class Daemon:
     def clear_away(self) -> None:
         """End what a killed main process left."""
         self._reap()
-        processes.end(self._processes, signal.SIGTERM)
+        processes.end(self.processes, signal.SIGTERM)
 
     def wait_ready(self) -> None:
         """Wait until it is ready; EngineError with its log's end when that doesn't come."""
@@ -92,7 +95,7 @@ class Daemon:
         main = self.pid
         if main is not None:
             self._wait_gone(main)
-        processes.end(self._processes, signal.SIGKILL)
+        processes.end(self.processes, signal.SIGKILL)
         self._reap()
         self._pid_file.unlink(missing_ok=True)
 

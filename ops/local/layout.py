@@ -23,6 +23,7 @@ CATALOG, PRIMARIES, REPLICAS, VALKEY, SERVICE, INTERNAL = 5400, 5400, 5410, 6400
 MOST_NODES = 9  # ports of primaries and replicas would meet
 HIGHEST_PORT = 32_767  # above, the kernel hands ports to outgoing connections
 STEP = 1000
+MARK = "stack.json"  # by which a directory is known as a stack's
 
 
 class Refusal(Exception):
@@ -74,9 +75,9 @@ class Layout:
     def save(self) -> None:
         """Remember the offset and the nodes."""
         known = {"offset": self.offset, "nodes": {name: asdict(node) for name, node in self.nodes.items()}}
-        partial = self.directory / "stack.json.partial"
+        partial = self.directory / f"{MARK}.partial"
         partial.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-        partial.rename(self.directory / "stack.json")
+        partial.rename(self.directory / MARK)
 
 
 def state_directory() -> Path:
@@ -86,7 +87,7 @@ def state_directory() -> Path:
 
 def remembered(directory: Path) -> Layout:
     """Return the layout with which the stack was last started, or the first one."""
-    file = directory / "stack.json"
+    file = directory / MARK
     if not file.exists():
         return Layout(directory)
     known = json.loads(file.read_text(encoding="utf-8"))

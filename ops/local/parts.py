@@ -10,10 +10,12 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from ops.local.daemon import Daemon
 from ops.local.layout import INTERNAL, ROOT, SERVICE, VALKEY, Layout
+from shardlib.testing import recognise
 from shardlib.testing.programs import EngineError
 from shardlib.testing.secrets_file import write_private
 
@@ -69,7 +71,8 @@ def valkey(layout: Layout, *, tied: bool) -> Daemon:
     """Describe Valkey."""
     directory, port = layout.directory / "valkey", layout.port(VALKEY)
     command = [valkey_binary(), str(directory / "valkey.conf")]
-    return Daemon("valkey", directory, port, command, lambda: _answers(port, secret(layout, "valkey")), tied=tied)
+    is_ready = partial(_answers, port, secret(layout, "valkey"))
+    return Daemon("valkey", directory, port, command, is_ready, recognise.program("valkey-server"), tied=tied)
 
 
 def _answers(port: int, password_file: Path) -> bool:
@@ -109,6 +112,7 @@ def service(layout: Layout, environment: Mapping[str, str], *, tied: bool) -> Da
         layout.port(SERVICE),
         [sys.executable, "-m", "service", "api"],
         lambda: status_of(layout.port(INTERNAL), "/readyz") == http.client.OK,
+        recognise.module("service", "api", "worker-process"),
         environment={**environment, **python_path()},
         tied=tied,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ops.local import doors, parts
-from ops.local.layout import CATALOG, INTERNAL, Layout, Refusal
+from ops.local.layout import CATALOG, INTERNAL, MARK, Layout, Refusal
 from shardlib import admin
 from shardlib.core.topology import Node
 from shardlib.testing import processes
@@ -43,6 +44,7 @@ class Part(Protocol):
     def pid(self) -> int | None: ...
     @property
     def running(self) -> bool: ...
+    def processes(self) -> list[int]: ...
     def clear_away(self) -> None: ...
     def ask_to_stop(self) -> None: ...
     def wait_stopped(self) -> None: ...
@@ -80,7 +82,7 @@ class Stack:
     def up(self, say: Say) -> None:
         """Start what doesn't run, make what is missing; return when the service is ready."""
         self._check_ports()
-        self._prepare()
+        self.prepare()
         with timed(say, f"Postgres: {len(self.cluster.servers)} servers"):
             self._start_postgres()
         with timed(say, "Valkey"):
@@ -94,12 +96,12 @@ class Stack:
             self.service.launch()
             self.service.wait_ready()
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Write what is only files: the secrets, Valkey's settings, what a shell sources."""
         self.layout.save()
         parts.make_secrets(self.layout)
         named = {**self.environment, "LOCAL_PORT_OFFSET": str(self.layout.offset)}
-        lines = (f"{name}='{value}'\n" for name, value in named.items())
+        lines = (f"{name}={shlex.quote(value)}\n" for name, value in named.items())
         write_private(self.layout.directory / "env", "".join(lines))
 
     def _check_ports(self) -> None:
@@ -175,32 +177,37 @@ class Stack:
                 part.wait_stopped()
 
     def end(self) -> None:
-        """End everything at once, whatever state it is in."""
-        end_everything(self.layout.directory)
+        """End everything at once, whatever state it is in; Postgres keeps what was committed."""
+        settle()
+        processes.send(self._processes(), signal.SIGCONT)
+        processes.end(self._processes, signal.SIGQUIT)
+
+    def _processes(self) -> list[int]:
+        """List our programs in our directories: no other program there is ours to end."""
+        return [pid for part in self.parts for pid in part.processes()]
 
     def status(self) -> list[PartStatus]:
         """Say what runs."""
         return [PartStatus(part.name, part.port, part.pid) for part in self.parts]
 
 
-def end_everything(directory: Path) -> None:
-    """End every process that works in the stack's directory; Postgres keeps what was committed."""
-    settle()
-    processes.send(processes.working_below(directory), signal.SIGCONT)
-    processes.end(lambda: processes.working_below(directory), signal.SIGQUIT)
+def holds_stack(directory: Path) -> bool:
+    """Tell whether there is a stack in a directory; Refusal when there is something else."""
+    if (directory / MARK).exists():
+        return True
+    if directory.exists() and set(os.listdir(directory)) - KEPT_BY_RESET:
+        raise Refusal(f"{directory} holds no local stack (no {MARK}): nothing was stopped or removed")
+    return False
 
 
 def forget(directory: Path) -> None:
-    """Remove what the stack keeps in its directory; Refusal when it isn't a stack's."""
-    if not directory.exists():
-        return
-    if not (directory / "stack.json").exists() and set(os.listdir(directory)) - KEPT_BY_RESET:
-        raise Refusal(f"{directory} holds no local stack (no stack.json): nothing was removed")
+    """Remove what the stack keeps in its directory; the mark of a stack goes last, so that this can be repeated."""
     for entry in directory.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
-        elif entry.name not in KEPT_BY_RESET:
+        elif entry.name not in {MARK, *KEPT_BY_RESET}:
             entry.unlink()
+    (directory / MARK).unlink()
 
 
 @contextlib.contextmanager

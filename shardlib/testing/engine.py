@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shardlib.testing import processes, template
+from shardlib.testing import processes, recognise, template
 from shardlib.testing.binaries import Binaries
 from shardlib.testing.programs import EngineError, finish, identity, launch
 from shardlib.testing.secrets_file import ADMIN, SUPERUSER, Secrets
@@ -22,6 +22,7 @@ from shardlib.testing.settings import ACCESS, COMMON, SINCE_18, Settings, render
 START_SECONDS = 60.0  # recovery after a crash included
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.01
+is_postgres = recognise.program("postgres")
 READY = "ready"  # what line 8 of postmaster.pid says when connections are taken
 
 
@@ -119,12 +120,16 @@ class PostgresServer:
             written = int(self._status_lines()[0])
         except (ValueError, IndexError):
             return None
-        return written if processes.lives_in(written, self.data) else None
+        return written if processes.lives_in(written, self.data) and is_postgres(written) else None
 
     @property
     def running(self) -> bool:
         """Whether there is a postmaster, ready or not."""
         return self.pid is not None
+
+    def processes(self) -> list[int]:
+        """List its live processes: the postmaster and its children, or what a killed one left."""
+        return [pid for pid in processes.working_below(self.directory) if is_postgres(pid)]
 
     @property
     def ready(self) -> bool:
@@ -155,7 +160,7 @@ class PostgresServer:
 
     def clear_away(self) -> None:
         """End what a killed postmaster left (Postgres refuses to start beside it), and remove its pid file."""
-        left = processes.wait_gone(processes.working_in(self.data), 5.0)
+        left = processes.wait_gone(self.processes(), 5.0)
         processes.send(left, signal.SIGKILL)
         processes.wait_gone(left, 5.0)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
@@ -205,14 +210,14 @@ class PostgresServer:
         while self.running and time.monotonic() < until:
             self._reap()
             time.sleep(POLL_SECONDS)
-        if processes.wait_gone(processes.working_in(self.data), max(0.0, until - time.monotonic())):
+        if processes.wait_gone(self.processes(), max(0.0, until - time.monotonic())):
             self.kill()
         self._bury()
 
     def kill(self) -> None:
         """Kill -9 the postmaster and every backend at once, as a crash of the machine would."""
         status = self._status_lines()
-        processes.end(lambda: processes.working_in(self.data), signal.SIGKILL)
+        processes.end(self.processes, signal.SIGKILL)
         if len(status) >= 7 and status[6].strip():
             processes.remove_shared_memory(int(status[6].split()[1]))
         self._bury()
@@ -241,7 +246,7 @@ class PostgresServer:
         pid = self.pid
         if pid is not None:
             processes.send([pid], what)
-        processes.send(processes.working_in(self.data), what)
+        processes.send(self.processes(), what)
 
     def promote(self) -> None:
         """Make a replica a primary, and wait until it is one."""

@@ -1,7 +1,8 @@
 """What /proc says about processes: who lives in a directory, who holds a port, who is really gone.
 
-A pid from a file may be anybody's by now, so a process is recognised by its working directory: a postmaster and all
-its backends work in their data directory. Processes of other users can't be seen and are treated as absent.
+A pid from a file may be anybody's by now, so a process is recognised by its working directory, in which a postmaster
+and all its backends stay, and by its program (``recognise``). Processes of other users can't be seen and are treated
+as absent.
 """
 
 from __future__ import annotations

@@ -11,17 +11,18 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ops.local.layout import INTERNAL, SERVICE, VALKEY
+from ops.local.layout import INTERNAL, SERVICE, VALKEY, Layout
+from ops.local.stack import Stack
 from shardlib.testing import places, processes
 from shardlib.testing.binaries import find_binaries
 from tests.ops.conftest import Local, free_offset
-from tests.ops.people import nobody
+from tests.ops.people import REPOSITORY, nobody
 from tests.support.waiting import wait_until
 
 COLD_SECONDS, WARM_SECONDS = 15.0, 5.0
@@ -81,6 +82,21 @@ def test_the_environment_file_leads_programs_to_the_stack(local: Local) -> None:
     command = ["sh", "-c", script, find_binaries().path("psql")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_a_shell_and_make_read_the_environment_file_wherever_it_is(tmp_path: Path) -> None:
+    odd = tmp_path / "it's $HOME; here"
+    odd.mkdir()
+    Stack(Layout(odd)).prepare()
+    variable, wanted = "SERVICE_CURSOR_KEY_FILE", f"{odd}/secrets/cursor_key\n"
+    shell = ["sh", "-c", f'set -a; . "$0/env"; printenv {variable}', str(odd)]
+    make = ["make", "--eval", f"show: ; @$(IN_LOCAL) printenv {variable}", "show"]
+    environment = {"PATH": os.environ["PATH"], "LOCAL_STATE_DIR": str(odd)}
+    for command in (shell, make):
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (done.stdout, done.stderr) == (wanted, "")
 
 
 def test_up_again_changes_nothing(local: Local) -> None:
@@ -269,11 +285,37 @@ def test_reset_forgets_and_down_without_a_stack_is_fine(stopped: Local) -> None:
     assert local.call("status").returncode == 3
 
 
-def test_reset_refuses_a_directory_that_is_no_stack(local_stack: Local, tmp_path: Path) -> None:
+@contextmanager
+def bystander(place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program that is none of the stack's in a directory, as a shell that somebody left there."""
+    process = subprocess.Popen(["sleep", "600"], cwd=place)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("command", ["reset", "down"])
+def test_a_directory_that_is_no_stack_is_left_alone(local_stack: Local, tmp_path: Path, command: str) -> None:
     (tmp_path / "precious").write_text("mine", encoding="ascii")
-    done = local_stack.call("reset", LOCAL_STATE_DIR=str(tmp_path))
-    assert done.returncode == 2
-    assert (tmp_path / "precious").exists()
+    with bystander(tmp_path) as other:
+        done = local_stack.call(command, LOCAL_STATE_DIR=str(tmp_path))
+        assert done.returncode == 2
+        assert "no local stack" in done.stderr
+        assert other.poll() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_other_programs_in_its_directories_survive(local: Local) -> None:
+    names = ("", "catalog", "node1/data", "valkey", "service")
+    with ExitStack() as others:
+        standing = {name: others.enter_context(bystander(local.directory / name)) for name in names}
+        for command in ("down", "up", "reset"):
+            done = local.call(command)
+            assert done.returncode == 0, done.stderr
+            assert [name for name, process in standing.items() if process.poll() is not None] == []
+    assert local.left() == []
 
 
 def test_an_ordinary_user_starts_and_stops_it() -> None:
