@@ -114,7 +114,22 @@ class Desk:
 
     async def owned(self, place: Place, loan: Loan, until: float) -> bool:
         """Ask the node, in a statement of its own, whether it owns the buckets and did so at the snapshot's epoch."""
+        attempt = 0
+        while (answer := await self._ask_owned(place, loan, until)) is None:
+            attempt += 1
+            await pause(attempt, until)
+        if not answer:
+            self._rerouted(place, loan.node, "it says that it doesn't own it")
+        return answer
+
+    async def _ask_owned(self, place: Place, loan: Loan, until: float) -> bool | None:
+        """Ask once; None when the connection was lost. A server that is a standby by now owns nothing."""
         link = await loan.pool.take(until)
+        if not await self._greeted(loan.pool, link):
+            return None
+        if link.in_recovery:
+            loan.pool.give(link)
+            return False
         try:
             answer = await link.connection.fetchval(*_question(place), loan.view.epoch)
         except BaseException as error:
@@ -122,14 +137,27 @@ class Desk:
             loan.pool.lost(link)
             outcome = self.outcome_of(error) if isinstance(error, Exception) else Outcome.ANSWERED
             if outcome in (Outcome.LOST, Outcome.UNSENT) and not overdue:
-                return await self.owned(place, loan, until)
+                return None
             if outcome is Outcome.LOST:
                 raise NodeUnavailable(f"{loan.node.name} didn't say whether it owns it", node=loan.node.name) from error
             raise
         loan.pool.give(link)
-        if not answer:
-            self._rerouted(place, loan.node, "it says that it doesn't own it")
         return bool(answer)
+
+    async def owned_after(self, place: Place, loan: Loan, until: float, *, wrote: bool) -> bool:
+        """Ask for ownership after a statement or COMMIT; if it ``wrote``, not to know means an unknown outcome."""
+        try:
+            owned = await self.owned(place, loan, until)
+        except BaseException as error:
+            if wrote:
+                note_write_cut_off()
+                if isinstance(error, Exception):
+                    why = "wrote, and didn't say whether it still owned the bucket"
+                    raise OutcomeUnknown(f"{loan.node.name} {why}") from error
+            raise
+        if wrote and not owned:
+            raise OutcomeUnknown(f"a write was sent to {loan.node.name}, which doesn't own its bucket any more")
+        return owned
 
     def refused(self, place: Place, loan: Loan) -> None:
         """Note that the fence refused a write."""
@@ -192,7 +220,7 @@ class Call:
         self._until = until
         self._kind = kind_of(query)
         self._again = False  # a read that was sent before
-        self.answered_by = ""  # the node's name
+        self.answered_by = ("", 0)  # the node's name and timeline
 
     def beware(self) -> Call:
         """Take it that it was sent before, by another call."""
@@ -211,7 +239,7 @@ class Call:
             else:
                 self._return(loan)
                 if await self.stands(loan, answer):
-                    self.answered_by = loan.node.name
+                    self.answered_by = (loan.node.name, loan.link.timeline)
                     return answer
             attempt += 1
             await pause(attempt, self._until)
@@ -248,10 +276,8 @@ class Call:
         effect = Effect.NOTHING if self._kind is Kind.READ else effect_of(self._verb, self._query, answer)
         if effect is Effect.TOUCHED or loan.fresh(self._place):
             return True
-        if await self._desk.owned(self._place, loan, self._until):
+        if await self._desk.owned_after(self._place, loan, self._until, wrote=effect is Effect.UNKNOWN):
             return True
-        if effect is Effect.UNKNOWN:
-            raise OutcomeUnknown(f"a write was sent to {loan.node.name}, which doesn't own its bucket any more")
         self._again = self._kind is Kind.READ  # the next one must not write, should it call a function that does
         await self._newer(loan, None)
         return False

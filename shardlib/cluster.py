@@ -226,7 +226,7 @@ class Shard:
             else:
                 loan.pool.drop(loan.link)
             raise
-        loan.pool.give(loan.link)
+        give_back(loan)
 
     @property
     def _place(self) -> Place:
@@ -301,4 +301,7 @@ class Reader:
         answered, answer = await reading.on_a_replica(verb, query, args, random.random)
         if answered:
             return answer
-        return await Call(shard._desk, shard._place, verb, query, args, until).run()
+        call = Call(shard._desk, shard._place, verb, query, args, until)
+        answer = await call.run()
+        await reading.check_not_lost(*call.answered_by)
+        return answer

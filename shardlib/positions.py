@@ -47,4 +47,4 @@ class Positions:
         del self._gathering[node]  # from here on a new question is needed: this one is being sent
         call = Call(self._desk, place, "fetchrow", _SQL["flush_position"], (), monotonic() + self._desk.call_seconds)
         row = await call.run()
-        return call.answered_by, row["timeline"], row["lsn"]
+        return call.answered_by[0], row["timeline"], row["lsn"]

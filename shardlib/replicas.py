@@ -33,6 +33,7 @@ class Reading:
         self._max_lag = max_lag
         self._token = token
         self._until = until
+        self._checked = 0  # the timeline that is known to have the token's write
 
     async def on_a_replica(
         self, verb: str, query: str, args: tuple[Any, ...], chance: Callable[[], float]
@@ -78,15 +79,18 @@ class Reading:
         timeline = node.timeline()
         if token is not None and (token.keyspace, token.bucket) != (self._place.keyspace, bucket):
             token = token if token.node == node.name else None
-        if token is not None and token.node == node.name and token.timeline < timeline:
-            await self._check_not_lost(token, node)
+        await self.check_not_lost(node.name, timeline)
         return wish_for(self._max_lag, timeline, node.name, since, token)
 
-    async def _check_not_lost(self, token: Token, node: Node) -> None:
-        """Raise WriteLost if the node's present timeline branched off before the token's position."""
+    async def check_not_lost(self, node: str, timeline: int) -> None:
+        """Raise WriteLost if that timeline of the node branched off before the token's position."""
+        token = self._token
+        if token is None or token.node != node or not token.timeline < timeline or timeline == self._checked:
+            return
         position = (token.timeline, token.lsn)
         if await Call(self._desk, self._place, "fetchval", _SQL["write_lost"], position, self._until).run():
-            raise WriteLost(f"{node.name} lost the write in a failover")
+            raise WriteLost(f"{node} lost the write in a failover")
+        self._checked = timeline
 
     async def _ask(self, pool: Pool, wish: Wish, view: View, statement: Statement) -> tuple[bool, Any]:
         try:

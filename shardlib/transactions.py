@@ -58,7 +58,6 @@ class Transaction:
         self._began: Any
         self._wrote = False  # a row: that holds the fence off until COMMIT
         self._ran = False  # a statement: even a SELECT may have called a function that writes
-        self._doubtful = False  # a write that may or may not have touched a row
         self._failed = False  # a statement: COMMIT would be answered with success, and roll back
 
     async def __aenter__(self) -> Transaction:
@@ -87,6 +86,9 @@ class Transaction:
             return
         if self._failed:
             await self._check_alive()
+        changed = self._ran  # for all that is known
+        if not self._wrote and not self._loan.fresh(self._place):
+            changed = await self._has_changed_anything()
         until = deadline_or(self._desk.call_seconds)
         commit = asyncio.get_running_loop().create_task(self._commit(), name="commit")
         self._desk.commits.add(commit)
@@ -100,7 +102,7 @@ class Transaction:
             note_write_cut_off()
             raise
         if not self._wrote and not self._loan.fresh(self._place):
-            await self._still_owned(until)
+            await self._still_owned(until, changed=changed)
 
     def is_home_of(self, keyspace: str, bucket: int) -> bool:
         """Return whether this is a transaction on the home of that bucket."""
@@ -133,7 +135,7 @@ class Transaction:
         """Copy records in by binary COPY; return the command tag."""
         copy = self._loan.link.connection.copy_records_to_table
         tag: str = await self._guard(copy(table, records=records, columns=list(columns), schema_name=schema))
-        self._note(effect_of("execute", "COPY", tag))
+        self._wrote = self._wrote or effect_of("execute", "COPY", tag) is Effect.TOUCHED
         return tag
 
     async def batches(self, query: str, *args: Any, rows: int = 500) -> AsyncIterator[list[Record]]:
@@ -169,13 +171,9 @@ class Transaction:
         if kind is Kind.SESSION:
             self._loan.link.dirty = True
         answer = await self._guard(getattr(self._loan.link.connection, verb)(query, *args))
-        if kind is not Kind.READ:
-            self._note(effect_of(verb, query, answer))
+        if kind is not Kind.READ and effect_of(verb, query, answer) is Effect.TOUCHED:
+            self._wrote = True
         return answer
-
-    def _note(self, effect: Effect) -> None:
-        self._wrote = self._wrote or effect is Effect.TOUCHED
-        self._doubtful = self._doubtful or effect is Effect.UNKNOWN
 
     async def _guard(self, statement: Awaitable[Any]) -> Any:
         """Await a statement under the deadline; a lost connection means that nothing happened."""
@@ -207,6 +205,14 @@ class Transaction:
         """Raise Postgres's own error if one that the body has swallowed had aborted the transaction."""
         try:
             await self._guard(self._loan.link.connection.execute("SELECT 1"))
+        except BaseException as error:
+            await self._roll_back(error)
+            raise
+
+    async def _has_changed_anything(self) -> bool:
+        """Ask Postgres whether this transaction has an id: whatever its statements called, a change gives it one."""
+        try:
+            return bool(await self._guard(self._loan.link.connection.fetchval(_SQL["has_changed_anything"])))
         except BaseException as error:
             await self._roll_back(error)
             raise
@@ -255,13 +261,9 @@ class Transaction:
         if not commit.cancelled():
             commit.exception()  # whoever waited has it; nobody else is to be warned
 
-    async def _still_owned(self, until: float) -> None:
-        if await self._desk.owned(self._place, self._loan, until):
-            return
-        bucket = self._place.buckets[0]
-        if self._doubtful:
-            raise OutcomeUnknown(f"bucket {bucket} moved, before or after a write that may have touched a row of it")
-        raise Refused(f"bucket {bucket} moved while it was read; read it again")
+    async def _still_owned(self, until: float, *, changed: bool) -> None:
+        if not await self._desk.owned_after(self._place, self._loan, until, wrote=changed):
+            raise Refused(f"bucket {self._place.buckets[0]} moved while it was read; read it again")
 
 
 async def run_again(
@@ -316,6 +318,7 @@ async def _enter(
             raise Rejected("the request's row is invisible: run it in READ COMMITTED")
         if stored["fingerprint"] != fingerprint:
             raise AnswerMismatch(f"request id {request_id} was used for something else")
+        await transaction.execute(_SQL["again"], keyspace, bucket, request_id)
         return bytes(stored["answer"])
     answer = msgspec.msgpack.encode(await body(transaction))
     await transaction.execute(_SQL["leave"], keyspace, bucket, request_id, answer)

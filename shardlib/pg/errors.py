@@ -20,6 +20,7 @@ FENCED = "SH001"  # the SQLSTATE of our fence
 _PASSES = frozenset({"40001", "40P01", "55P03"})  # serialisation failure, deadlock, lock not available
 _READ_ONLY = "25006"
 _FATAL_CLASSES = ("08", "57P0", "58", "XX")  # connection, shutdown and crash, system, internal
+_ENDS_SESSION = ("FATAL", "PANIC")
 _NOT_READY = "cannot switch to state"  # the server's farewell has been read, the closing of the socket not yet
 _FOUND_CLOSED = "connection is closed"  # in each of asyncpg's own checks before it writes
 
@@ -47,7 +48,8 @@ def _by_sqlstate(error: asyncpg.PostgresError) -> Outcome:
         return Outcome.READ_ONLY
     if state in _PASSES:
         return Outcome.AGAIN
-    if state.startswith(_FATAL_CLASSES) and getattr(error, "severity_en", None) != "ERROR":
+    severity = getattr(error, "severity_en", None)
+    if severity in _ENDS_SESSION or (state.startswith(_FATAL_CLASSES) and severity != "ERROR"):
         return Outcome.LOST
     return Outcome.ANSWERED
 

@@ -67,7 +67,7 @@ class Link:
         self.connection._mark_stmts_as_closed()
         await self.greet(self.greeted)
         self._listen()
-        self.dirty = False
+        self.dirty = self.sync_wait_cancelled = False
 
     def _listen(self) -> None:
         self.connection.add_log_listener(self._hear)

@@ -1,7 +1,9 @@
 -- name: greet
 -- What a connection asks when it opens: the floor, the timeline, the role, which start of the server this is.
--- And sets: while it works on a statement the server looks each second whether anybody still waits for the answer.
+-- And sets: while it works on a statement the server looks each second whether anybody still waits for the answer; a
+-- transaction in which nobody does anything for five minutes ends.
 SELECT set_config('client_connection_check_interval', '1000', false),
+       set_config('idle_in_transaction_session_timeout', '300000', false),
        n.floor_epoch, n.format, shardlib.timeline() AS timeline, pg_is_in_recovery() AS in_recovery,
        extract(epoch FROM pg_postmaster_start_time())::double precision AS instance
   FROM shardlib.node n;

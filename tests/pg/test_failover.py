@@ -124,17 +124,23 @@ async def lose_a_write(stage: Stage, cluster: Cluster, key: int) -> tuple[shardl
     home = cluster.shard(key)
     await home.execute(INSERT, key)
     kept = await home.token()
+    lost = await write_behind_the_standby(stage, cluster, key)
+    old.kill()
+    new.promote()
+    await wait_for(lambda: cluster.health().nodes[0].timeline == 2)
+    return kept, lost
+
+
+async def write_behind_the_standby(stage: Stage, cluster: Cluster, key: int) -> shardlib.Token:
+    """Cut the standby off, then raise the key's version; return the token of that."""
+    new = stage.servers("node1").replica
     new.wait_replayed()
     receiver = new.psql("SELECT pid FROM pg_stat_wal_receiver")
     new.psql("ALTER SYSTEM SET primary_conninfo = ''")
     new.psql("SELECT pg_reload_conf()")
     await wait_for(lambda: new.psql("SELECT pid FROM pg_stat_wal_receiver") != receiver)
-    await home.execute(RAISE, key)
-    lost = await home.token()
-    old.kill()
-    new.promote()
-    await wait_for(lambda: cluster.health().nodes[0].timeline == 2)
-    return kept, lost
+    await cluster.shard(key).execute(RAISE, key)
+    return await cluster.shard(key).token()
 
 
 async def test_the_token_of_a_lost_write_says_so(own_servers: OwnServers) -> None:
@@ -250,3 +256,28 @@ async def test_an_error_of_a_driver_is_kept_as_the_cause(own_servers: OwnServers
         with pytest.raises(OutcomeUnknown) as failure:
             await write
         assert isinstance(failure.value.__cause__, OSError | asyncpg.PostgresError)
+
+
+async def test_no_reader_with_the_token_of_a_lost_write_is_answered_from_the_past(own_servers: OwnServers) -> None:
+    stage = await staged(own_servers)
+    seen: set[object] = set()
+    async with stage.databases.connect(keyspace=KEYSPACE, lease_seconds=0.5) as cluster:
+        key = keys_of(cluster, "node1")[0]
+
+        async def read_on(after: shardlib.Token) -> None:
+            while WriteLost not in seen:
+                try:
+                    seen.add(await cluster.shard(key).replica(after=after).fetchval(READ, key))
+                except ShardlibError as error:
+                    seen.add(type(error))
+                await asyncio.sleep(0.002)
+
+        await cluster.shard(key).execute(INSERT, key)
+        lost = await write_behind_the_standby(stage, cluster, key)
+        readers = [asyncio.ensure_future(read_on(lost)) for _ in range(12)]
+        await wait_for(lambda: 2 in seen)
+        stage.servers("node1").primary.kill()
+        stage.servers("node1").replica.promote()
+        await asyncio.gather(*readers)
+    assert WriteLost in seen
+    assert {answer for answer in seen if isinstance(answer, int)} == {2}
