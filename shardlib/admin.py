@@ -6,8 +6,10 @@ epoch, so two operators can't undo each other's work unseen. All may be repeated
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 from shardlib.core.keys import hash_named
 from shardlib.core.plan import Goal, plan
@@ -20,6 +22,7 @@ from shardlib.ports import StaleEpoch
 
 DEFAULT_BUCKETS = 4096
 _TRIES = 20  # against other operators' changes
+Change = Callable[[PgCatalog, int], Awaitable[int]]  # of the catalog, if its epoch is still that
 
 
 async def init_catalog(url: str, application_role: str = "shardlib") -> None:
@@ -39,24 +42,43 @@ async def view_topology(url: str) -> Topology:
         return await catalog.read()
 
 
-async def add_node(url: str, node: Node, application_role: str = "shardlib") -> Topology:
-    """Create or upgrade the node's bookkeeping, with all keyspaces, then enter it in the catalog; owns nothing yet."""
-    topology = await read_topology(url)
-    await install_node(node.admin_url or node.url, _admin(), node.name, application_role)
-    await install_keyspaces(node.admin_url or node.url, _admin(), list(topology.keyspaces.values()))
-    return await _change(url, lambda catalog, epoch: catalog.put_node(epoch, node))
+async def add_node(url: str, node: Node, application_role: str = "shardlib", *, overwrite: bool = True) -> Topology:
+    """Create or upgrade the node's bookkeeping, with all keyspaces, then enter it in the catalog; owns nothing yet.
+
+    An entry that is there is replaced; without ``overwrite`` it is Rejected unless it is the same.
+    """
+    address = node.admin_url or node.url
+    await install_node(address, _admin(), node.name, application_role)
+
+    async def decide(topology: Topology) -> Change | None:
+        known = topology.nodes.get(node.name)
+        if known not in (None, node) and not overwrite:
+            raise Rejected(f"there is a node {node.name} with other properties")
+        await install_keyspaces(address, _admin(), topology.keyspaces.values())
+        return None if known == node else lambda catalog, epoch: catalog.put_node(epoch, node)
+
+    return await _change(url, decide)
 
 
-async def set_node(url: str, node: Node) -> Topology:
-    """Replace what the catalog knows of a node."""
-    if node.name not in (await read_topology(url)).nodes:
-        raise Rejected(f"there is no node {node.name}")
-    return await _change(url, lambda catalog, epoch: catalog.put_node(epoch, node))
+async def set_node(url: str, name: str, changes: Mapping[str, Any]) -> Topology:
+    """Change some of what the catalog knows of a node: properties of ``Node``, by name."""
+
+    async def decide(topology: Topology) -> Change:
+        if name not in topology.nodes:
+            raise Rejected(f"there is no node {name}")
+        node = replace(topology.nodes[name], **changes)
+        return lambda catalog, epoch: catalog.put_node(epoch, node)
+
+    return await _change(url, decide)
 
 
 async def remove_node(url: str, name: str) -> Topology:
     """Forget a node; Rejected while it owns a bucket."""
-    return await _change(url, lambda catalog, epoch: catalog.remove_node(epoch, name))
+
+    async def decide(_topology: Topology) -> Change:
+        return lambda catalog, epoch: catalog.remove_node(epoch, name)
+
+    return await _change(url, decide)
 
 
 async def create_keyspace(
@@ -72,23 +94,25 @@ async def create_keyspace(
     hash_named(hash_name)
     if not 1 <= buckets <= MAX_BUCKETS or buckets & (buckets - 1):
         raise Rejected(f"{buckets} buckets: it must be a power of two up to {MAX_BUCKETS}")
-    topology = await read_topology(url)
-    if not topology.nodes:
-        raise Rejected("add a node first: shardctl nodes add")
-    if name in topology.keyspaces:
-        return _same_keyspace(topology, name, hash_name, buckets)
-    placement = plan(name, [None] * buckets, Goal(list(topology.nodes.values())))
-    keyspace = Keyspace(name, hash_name, placement.owners)
-    for node in topology.nodes.values():
-        await install_keyspaces(node.admin_url or node.url, _admin(), [keyspace])
-    return await _change(url, lambda catalog, epoch: catalog.create_keyspace(epoch, keyspace))
+
+    async def decide(topology: Topology) -> Change | None:
+        if not topology.nodes:
+            raise Rejected("add a node first: shardctl nodes add")
+        if name in topology.keyspaces:
+            _check_same(topology.keyspaces[name], hash_name, buckets)
+            return None
+        placement = plan(name, [None] * buckets, Goal(list(topology.nodes.values())))
+        keyspace = Keyspace(name, hash_name, placement.owners)
+        for node in topology.nodes.values():
+            await install_keyspaces(node.admin_url or node.url, _admin(), [keyspace])
+        return lambda catalog, epoch: catalog.create_keyspace(epoch, keyspace)
+
+    return await _change(url, decide)
 
 
-def _same_keyspace(topology: Topology, name: str, hash_name: str, buckets: int) -> Topology:
-    known = topology.keyspaces[name]
+def _check_same(known: Keyspace, hash_name: str, buckets: int) -> None:
     if (known.hash, known.buckets) != (hash_name, buckets):
-        raise Rejected(f"keyspace {name} exists with hash {known.hash} and {known.buckets} buckets")
-    return topology
+        raise Rejected(f"keyspace {known.name} exists with hash {known.hash} and {known.buckets} buckets")
 
 
 def _admin() -> str | None:
@@ -104,12 +128,20 @@ async def _catalog(url: str, password: str | None) -> AsyncIterator[PgCatalog]:
         await catalog.close()
 
 
-async def _change(url: str, change: Callable[[PgCatalog, int], Awaitable[int]]) -> Topology:
+async def _change(url: str, decide: Callable[[Topology], Awaitable[Change | None]]) -> Topology:
+    """Make the change that ``decide`` returns for the very topology whose epoch it is made on; None: nothing to do.
+
+    ``decide`` is called again for a newer topology when somebody else was first. What it does to nodes beforehand
+    (their keyspaces, say) is therefore complete for the topology that the change follows.
+    """
     async with _catalog(url, _admin()) as catalog:
         for _ in range(_TRIES):
-            _, epoch = await catalog.version()
+            topology = await catalog.read()
+            change = await decide(topology)
+            if change is None:
+                return topology
             try:
-                await change(catalog, epoch)
+                await change(catalog, topology.epoch)
             except StaleEpoch:
                 continue
             return await catalog.read()

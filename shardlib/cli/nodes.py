@@ -76,7 +76,7 @@ def add(settings: Settings, /, name: str, as_json: bool, **given: Any) -> None:
     if known not in (None, replace(node, **_given(given))):
         raise NotAllowed(f"there is a node {name} with other properties: shardctl nodes set changes them")
     node = replace(node, **_given(given))
-    topology = run(admin.add_node(url, node))
+    topology = run(admin.add_node(url, node, overwrite=False))
     show(as_json, _document(topology, node), f"{name} is in the catalog (epoch {topology.epoch}); see shardctl doctor")
 
 
@@ -95,12 +95,10 @@ def change(settings: Settings, /, name: str, no_replicas: bool, as_json: bool, *
     if not changes:
         raise click.UsageError("nothing to change: give at least one option")
     url = settings.need_admin_catalog()
-    known = run(admin.read_topology(url)).nodes.get(name)
-    if known is None:
+    if name not in run(admin.read_topology(url)).nodes:
         raise NotAllowed(f"there is no node {name}: shardctl nodes list shows them")
-    node = replace(known, **changes)
-    topology = run(admin.set_node(url, node))
-    show(as_json, _document(topology, node), f"{name} is changed (epoch {topology.epoch})")
+    topology = run(admin.set_node(url, name, changes))
+    show(as_json, _document(topology, topology.nodes[name]), f"{name} is changed (epoch {topology.epoch})")
 
 
 @command.command("remove")

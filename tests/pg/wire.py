@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -66,8 +66,8 @@ async def wire_to(databases: TestCluster, **options: Any) -> AsyncIterator[Wire]
     name = databases.node_names[0]
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(FaultProxy(databases.servers.nodes[0].primary.port))
-        entry = replace(databases.nodes[name], url=proxy.url(databases.node_urls[0]), replicas=())
-        await admin.set_node(databases.admin_url, entry)
+        changes = {"url": proxy.url(databases.node_urls[0]), "replicas": ()}
+        await admin.set_node(databases.admin_url, name, changes)
         direct = await asyncpg.connect(databases.node_admin_urls[0])
         stack.push_async_callback(direct.close)
         options.setdefault("pool_size", 2)
