@@ -41,6 +41,7 @@ async def test_a_bug_is_told_to_the_log_and_not_to_the_client(capsys: pytest.Cap
     async def broken(_: Call) -> Reply:
         raise RuntimeError("s3cret")
 
+    logs.configure("info")  # onto the output that is captured here
     async with _behind(broken) as api, api._session.get("/x") as answer:
         problem = await answer.json(content_type="application/problem+json")
     assert (answer.status, problem["type"]) == (500, "/problems/internal")
