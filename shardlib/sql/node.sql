@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS shardlib.request (
 COMMENT ON TABLE shardlib.request IS 'Answers of requests that carried an id, for their retries';
 
 CREATE OR REPLACE FUNCTION shardlib.timeline() RETURNS integer
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$ SELECT CASE WHEN pg_is_in_recovery()
               THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (pg_control_checkpoint()).timeline_id)
               ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END $$;
@@ -67,12 +67,13 @@ COMMENT ON TABLE shardlib.branch IS 'Where each timeline left the one before it:
 
 -- After a promotion the replay position stands still at the branch, until the server is started again.
 CREATE OR REPLACE FUNCTION shardlib.note_branch() RETURNS void
-    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$ INSERT INTO shardlib.branch (timeline, lsn)
           SELECT shardlib.timeline(), (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint
            WHERE pg_last_wal_replay_lsn() IS NOT NULL
           ON CONFLICT DO NOTHING $$;
 COMMENT ON FUNCTION shardlib.note_branch IS 'Remember where the present timeline began, unless that is known';
+REVOKE EXECUTE ON FUNCTION shardlib.note_branch() FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION shardlib.write_lost(timeline integer, lsn bigint) RETURNS boolean
     LANGUAGE sql STABLE

@@ -15,10 +15,12 @@ RETURNING name, format;
 
 -- name: grant_node
 -- The application reads the bookkeeping, and writes what belongs to its keys; never TRUNCATE, never another key.
+-- What earlier versions granted is taken back first.
 GRANT USAGE ON SCHEMA shardlib TO :role;
+REVOKE ALL ON shardlib.request, shardlib.claim_decision, shardlib.identifier FROM :role;
 GRANT SELECT ON ALL TABLES IN SCHEMA shardlib TO :role;
-GRANT INSERT, UPDATE, DELETE ON shardlib.request, shardlib.claim_decision TO :role;
-REVOKE UPDATE ON shardlib.identifier FROM :role;
+GRANT INSERT, DELETE, UPDATE (answer, created_at) ON shardlib.request TO :role;
+GRANT INSERT, DELETE ON shardlib.claim_decision TO :role;
 GRANT INSERT, DELETE, UPDATE (owner, token, state, request_id, claimed_at) ON shardlib.identifier TO :role;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA shardlib TO :role;
 REVOKE EXECUTE ON FUNCTION shardlib.attach(text, regclass, name) FROM PUBLIC, :role;
