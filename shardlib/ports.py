@@ -78,6 +78,7 @@ class Link(Protocol):
     in_recovery: bool
     timeline: int
     instance: float
+    opened_at: float
     greeted: int
     deadline: float
     overdue: bool

@@ -110,6 +110,9 @@ class Reading:
         return (True, answer) if self._may_leave_primary(view) else (False, None)
 
     async def _new_enough(self, link: Link, seen: ReplicaView, wish: Wish) -> bool:
+        if link.instance == seen.instance and link.opened_at > seen.asked_at:
+            # its server may have recovered from a crash in between, which ends all links and starts no new instance
+            return await _catches_up(link, max(wish.position, seen.replayed), self._until)
         if link.instance == seen.instance:
             return seen.replayed >= wish.position or await _catches_up(link, wish.position, self._until)
         # it was started again since it was looked at, and may have come back behind what it had replayed

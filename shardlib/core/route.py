@@ -30,6 +30,7 @@ class ReplicaView:
     current_as_of: float = float("-inf")
     instance: float = 0.0
     outstanding: int = 0
+    asked_at: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)

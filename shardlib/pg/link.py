@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -34,6 +35,7 @@ class Link:
         "greeted",
         "in_recovery",
         "instance",
+        "opened_at",
         "overdue",
         "sync_wait_cancelled",
         "timeline",
@@ -45,6 +47,7 @@ class Link:
         self.dirty = self.overdue = self.sync_wait_cancelled = self.in_recovery = False
         self.floor = self.timeline = self.greeted = 0
         self.instance = 0.0
+        self.opened_at = monotonic()
         self._listen()
 
     async def greet(self, epoch: int) -> None:

@@ -102,6 +102,7 @@ class PgNode:
         if view.instance != sighting.instance:
             view.replayed, view.current_as_of = -1, float("-inf")
         view.instance, view.timeline, view.replayed = sighting.instance, sighting.timeline, sighting.lsn
+        view.asked_at = sighting.asked_at
         pool.looked()
         view.usable = sighting.in_recovery and not pool.broken
         view.current_as_of = max(view.current_as_of, self._current_as_of(sighting))

@@ -48,6 +48,7 @@ class FakeLink:
         self.dirty = self.overdue = self.sync_wait_cancelled = self.in_recovery = False
         self.floor = self.timeline = self.greeted = 0
         self.instance = 0.0
+        self.opened_at = 0.0
         self.may_reset = asyncio.Event()
         self.may_reset.set()
         self.fails = False
