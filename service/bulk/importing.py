@@ -25,8 +25,9 @@ Parsed = tuple[Batch, list[Row], list[Rejection]]
 
 BATCH_LINES = 3000  # a thousand rows for each of three nodes: commits are rare, and little is held in memory
 BATCH_BYTES = 4 << 20
-BATCHES_UNDER_WAY = 3  # one is parsed, one claims, one is written
-_LINES_AT_A_TIME = 250  # parsed before the event loop has its turn: a few milliseconds
+BATCHES_UNDER_WAY = 4  # one claims, the others are written or wait for an earlier one
+PARSED_AHEAD = 2  # batches; a server that pauses for a moment finds work when it is back
+_LINES_AT_A_TIME = 100  # parsed before the event loop has its turn: servers wait for it meanwhile
 _WITNESSES = 5  # users that a checkpoint names
 
 
@@ -103,7 +104,7 @@ class Import:
     async def _load(self, lines: Lines, report: Report, progress: Progress) -> None:
         slots = asyncio.Semaphore(BATCHES_UNDER_WAY - 1)
         last: asyncio.Task[None] | None = None
-        parsed: asyncio.Queue[Parsed | None] = asyncio.Queue(1)
+        parsed: asyncio.Queue[Parsed | None] = asyncio.Queue(PARSED_AHEAD)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._parse(lines, parsed))
             while (ahead := await parsed.get()) is not None:
