@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextvars import Context
+from contextvars import copy_context
+from time import monotonic
 
 import structlog
 
@@ -26,20 +27,33 @@ class Afterwards:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds  # for each step
         self._tasks: set[asyncio.Task[None]] = set()
+        self._context = copy_context()  # the process's: what is bound for its logs, but no request's deadline
+
+    @property
+    def under_way(self) -> int:
+        """How many steps haven't ended."""
+        return len(self._tasks)
 
     def do(self, step: Callable[[], Awaitable[None]]) -> None:
         """Begin a step, unless too many are under way."""
         if len(self._tasks) >= MAX_WAITING:
             log.warning("left to others", reason="too many steps are under way")
             return
-        task = asyncio.get_running_loop().create_task(self._one(step), context=Context())
+        task = asyncio.get_running_loop().create_task(self._one(step), context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def settle(self) -> None:
-        """Return when all steps have ended; each has its deadline."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    async def settle(self, seconds: float) -> None:
+        """Let the steps end for so long, and leave the others undone."""
+        ends = monotonic() + seconds
+        while self._tasks and monotonic() < ends:
+            await asyncio.wait(self._tasks, timeout=ends - monotonic())
+        left = tuple(self._tasks)
+        if left:
+            log.warning("left to others", reason="the process ends", steps=len(left))
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _one(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -47,3 +61,5 @@ class Afterwards:
                 await step()
         except ShardlibError as error:
             log.info("left to others", error=type(error).__name__)
+        except Exception as error:  # a bug is no reason to fail anybody, but one to be told of
+            log.error("left to others", exc_info=error)

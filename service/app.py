@@ -22,6 +22,7 @@ from service.watching import Watching
 from shardlib import Cluster, Unique
 
 IDENTIFIERS = "identifiers"
+SETTLE_SECONDS = 1.0  # for the steps behind answers, when all requests have ended and the process follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         service = assemble(cluster, settings)
         async with sweeping(service.unique, settings.sweep_seconds):
             yield service
-            await service.afterwards.settle()
+            await service.afterwards.settle(SETTLE_SECONDS)
 
 
 def assemble(cluster: Cluster, settings: Settings) -> Service:

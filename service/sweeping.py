@@ -33,6 +33,8 @@ async def _sweep(unique: Unique, every_seconds: float) -> None:
             swept = await unique.sweep()
         except ShardlibError as error:
             log.info("sweep put off", error=type(error).__name__)
+        except Exception as error:  # a bug, or a table that isn't as expected: whatever it is, it may pass
+            log.error("sweep failed", exc_info=error)
         else:
             if swept.confirmed or swept.freed:
                 log.info("swept claims", confirmed=swept.confirmed, freed=swept.freed)

@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 
 from service import logs
-from service.app import Service, open_service
+from service.app import SETTLE_SECONDS, Service, open_service
 from service.loop import new_event_loop
 from service.reports import ASK, Report, cpu_seconds, resident_bytes, send
 from service.settings import Settings
@@ -51,6 +51,11 @@ async def serve(settings: Settings, listening: socket.socket, control: socket.so
         writer.close()
 
 
+def ending_seconds(settings: Settings) -> float:
+    """Return how long an orderly end may take: draining, the steps behind answers, commits that are under way."""
+    return settings.drain_delay_seconds + settings.drain_seconds + SETTLE_SECONDS + settings.request_seconds
+
+
 async def _drain(
     service: Service, site: web.SockSite, port: socket.socket, bounds: tuple[Settings, asyncio.Event]
 ) -> None:
@@ -62,9 +67,13 @@ async def _drain(
     await site.stop()
     await _empty(service, port)
     ends = asyncio.get_running_loop().time() + settings.drain_seconds
-    while service.counts.in_flight and not hurry.is_set() and asyncio.get_running_loop().time() < ends:
+    while _is_busy(service) and not hurry.is_set() and asyncio.get_running_loop().time() < ends:
         await _wait(hurry, _POLL_SECONDS)
     log.info("drained", in_flight=service.counts.in_flight)
+
+
+def _is_busy(service: Service) -> bool:
+    return bool(service.counts.in_flight or service.afterwards.under_way)
 
 
 async def _empty(service: Service, port: socket.socket) -> None:
