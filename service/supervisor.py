@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from time import monotonic
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -26,14 +27,16 @@ from service.fleet import Fleet, WorkerState
 from service.internal import internal_server
 from service.reports import ASK, Report, receive
 from service.settings import Address, BadSettings, Settings
-from service.worker import BACKLOG
+from service.worker import BACKLOG, ending_seconds
 
 REPORT_SECONDS = 1.0  # how old a report gets before the next one is asked for
 ANSWER_SECONDS = 2.0  # a worker whose event loop takes longer is called stuck
 RESTART_SECONDS = (0.1, 5.0)  # the first pause before a restart, doubled up to the last
 HEALTHY_SECONDS = 10.0  # a worker that lived as long starts the pauses anew
-GRACE_SECONDS = 3.0  # on top of draining, before a worker is killed
+GRACE_SECONDS = 3.0  # on top of an orderly end, before a worker is killed
 log = structlog.get_logger()
+
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Slot:
@@ -47,20 +50,20 @@ class Slot:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self._asked = asyncio.Lock()
-        self._wire: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._wire: Wire | None = None
 
     async def run(self) -> None:
         """Keep a worker running until ``stop``."""
         pause = RESTART_SECONDS[0]
         while not self._stopping.is_set():
             started = monotonic()
-            code = await self._one_life()
+            how = await self._tried_life()
             self.state.died()
             if self._stopping.is_set():
                 return
             lived = monotonic() - started
             pause = RESTART_SECONDS[0] if lived > HEALTHY_SECONDS else min(pause * 2, RESTART_SECONDS[1])
-            log.error("worker ended", worker=self.index, code=code, lived_seconds=round(lived, 3), restart_in=pause)
+            log.error("worker ended", worker=self.index, lived_seconds=round(lived, 3), restart_in=pause, **how)
             self.state.restarts += 1
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
@@ -76,23 +79,26 @@ class Slot:
         """Tell the worker to drain; told twice, it hurries."""
         self._stopping.set()
         if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the worker at once."""
         if self._process is not None and self._process.returncode is None:
             log.error("worker killed", worker=self.index)
-            self._process.kill()
+            with suppress(ProcessLookupError):  # it ended, and we have yet to hear of it
+                self._process.kill()
+
+    async def _tried_life(self) -> dict[str, Any]:
+        """Live one life, or fail to (no memory for a fork, say), and tell how it ended: a seat must not stay empty."""
+        try:
+            return {"code": await self._one_life()}
+        except Exception as error:
+            self.kill()
+            return {"exc_info": error}
 
     async def _one_life(self) -> int:
-        mine, theirs = socket.socketpair()
-        with theirs:
-            numbers = (self._listening.fileno(), theirs.fileno())
-            command = (sys.executable, "-m", "service", "worker-process", *map(str, numbers))
-            self._process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=numbers, stdin=asyncio.subprocess.DEVNULL
-            )
-        self._wire = await asyncio.open_connection(sock=mine)
+        self._process, self._wire = await self._start()
         self.state.pid = self._process.pid
         if self._stopping.is_set():
             self._process.terminate()
@@ -103,6 +109,21 @@ class Slot:
             asking.cancel()
             self._wire[1].close()
             self._wire = None
+
+    async def _start(self) -> tuple[asyncio.subprocess.Process, Wire]:
+        mine, theirs = socket.socketpair()
+        with theirs:
+            wire = await asyncio.open_connection(sock=mine)
+            numbers = (self._listening.fileno(), theirs.fileno())
+            command = (sys.executable, "-m", "service", "worker-process", *map(str, numbers))
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command, pass_fds=numbers, stdin=asyncio.subprocess.DEVNULL
+                )
+            except BaseException:
+                wire[1].close()
+                raise
+        return process, wire
 
     async def _keep_asking(self) -> None:
         heard = monotonic()
@@ -126,6 +147,8 @@ class Slot:
                 self.state.heard(await receive(reader))
         except (TimeoutError, OSError, EOFError):
             return  # it is stuck, or about to end; ``owing`` tells
+        except Exception as error:  # it talks nonsense, stays owing, and will be replaced as if it were stuck
+            log.error("report", worker=self.index, exc_info=error)
 
 
 class Supervisor:
@@ -182,7 +205,7 @@ class Supervisor:
         await asyncio.gather(*(slot.report(0.0) for slot in self._slots))
 
     async def _bring_down(self, tasks: Iterable[asyncio.Task[None]]) -> None:
-        limit = self._settings.drain_delay_seconds + self._settings.drain_seconds + GRACE_SECONDS
+        limit = ending_seconds(self._settings) + GRACE_SECONDS
         ended = asyncio.create_task(_all(tasks))
         hurried = asyncio.create_task(self._hurry.wait())
         for slot in self._slots:
