@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
@@ -80,9 +81,9 @@ class UserRoutes:
         key = call.request.headers.get("Idempotency-Key")
         key = None if key is None else domain.check_idempotency_key(key)
         fields = domain.fields_of(await call.body(NewUser))
-        async with shardlib.deadline(self._seconds):
+        async with shardlib.deadline(self._seconds) as limit:
             user_id, content = await self._users.create(fields, key)
-        token = await self._token(call, user_id)
+        token = await self._token(call, user_id, limit.at)
         headers = {"Location": f"/v1/users/{user_id}", "ETag": domain.etag(1), **token}
         return Reply(201, content, JSON_LINES + header_lines(headers))
 
@@ -91,22 +92,22 @@ class UserRoutes:
         user_id = call.path(UUID)
         if_match = _if_match(call)
         patch = await call.body(UserPatch)
-        async with shardlib.deadline(self._seconds):
+        async with shardlib.deadline(self._seconds) as limit:
             after = await self._users.patch(user_id, patch, if_match)
         if after is None:
             _nobody()
-        token = await self._token(call, user_id)
+        token = await self._token(call, user_id, limit.at)
         headers = {"ETag": domain.etag(after.version), **token}
         return Reply(200, _encode(after), JSON_LINES + header_lines(headers))
 
     async def delete(self, call: Call) -> Reply:
         """DELETE /v1/users/{id}."""
         user_id = call.path(UUID)
-        async with shardlib.deadline(self._seconds):
+        async with shardlib.deadline(self._seconds) as limit:
             there_was = await self._users.delete(user_id, _if_match(call))
         if not there_was:
             _nobody()
-        token = await self._token(call, user_id)
+        token = await self._token(call, user_id, limit.at)
         return Reply(204, b"", NO_STORE_LINES + header_lines(token))
 
     async def list(self, call: Call) -> Reply:
@@ -140,13 +141,17 @@ class UserRoutes:
         lag = _header(call, "Max-Lag", MaxLag) if "Max-Lag" in headers else None
         return home.replica(max_lag=lag, after=token)
 
-    async def _token(self, call: Call, user_id: UUID) -> dict[str, str]:
-        """Return the headers that carry a token, if the caller prefers one (it costs a query) and one can be had."""
+    async def _token(self, call: Call, user_id: UUID, until: float) -> dict[str, str]:
+        """Return the headers that carry a token, if the caller prefers one (it costs a query) and it comes in time.
+
+        Its deadline, the rest of the write's up to ``until`` by ``monotonic``, is its own: it must not fail the write.
+        """
         wishes = call.request.headers.get("Prefer", "")
         if "consistency-token" not in {wish.strip().lower() for wish in wishes.split(",")}:
             return {}
         try:
-            token = await self._users.home(user_id).token()
+            async with shardlib.deadline(until - monotonic()):
+                token = await self._users.home(user_id).token()
         except ShardlibError:
             return {}  # the write stands; a token is a preference
         return {"Consistency-Token": str(token), "Preference-Applied": "consistency-token"}

@@ -13,6 +13,9 @@ from uuid import UUID
 import pytest
 
 from service.app import Service, open_service
+from service.profiles.users import Users
+from shardlib import Shard, Token
+from shardlib.deadlines import current_deadline
 from shardlib.testing.cluster import NodeServers
 from shardlib.testing.databases import TestCluster
 from shardlib.testing.plugin import OwnServers
@@ -22,6 +25,7 @@ from tests.service.process import PATIENCE_SECONDS, run
 from tests.support.waiting import wait_for, wait_until
 
 REQUEST_SECONDS = 2.0
+WRITE_SECONDS = 0.5
 SLACK_SECONDS = 8.0  # for a busy machine
 
 
@@ -166,3 +170,37 @@ async def test_clients_that_go_away_cost_no_connection(service: Service, api: Ap
     endpoints = [endpoint for node in service.cluster.health().nodes for endpoint in node.endpoints]
     assert sum(endpoint.busy + endpoint.waiting for endpoint in endpoints) == 0
     assert (await api.get(path)).json["email"] == user["email"]
+
+
+async def test_a_token_takes_no_more_than_what_the_write_left_of_the_time(
+    stage: TestCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until: list[float] = []
+    write = Users.delete
+
+    async def slow(users: Users, user_id: UUID, if_match: str | None) -> bool:
+        until.append(_until())
+        await asyncio.sleep(WRITE_SECONDS)
+        return await write(users, user_id, if_match)
+
+    async def hang(_: Shard) -> Token:
+        until.append(_until())
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    monkeypatch.setattr(Users, "delete", slow)
+    monkeypatch.setattr(Shard, "token", hang)
+    settings = settings_for(stage, request_seconds=REQUEST_SECONDS)
+    async with open_service(settings) as service, serve(service) as api:
+        path = f"/v1/users/{(await api.create())['id']}"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            answer = await api.call("DELETE", path, Prefer="consistency-token")
+        assert answer.status == 204
+        assert "Consistency-Token" not in answer.headers
+    of_the_write, of_the_token = until
+    assert of_the_token - of_the_write < WRITE_SECONDS / 2
+
+
+def _until() -> float:
+    around = current_deadline()
+    return float("inf") if around is None else around.at
