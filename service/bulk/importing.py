@@ -1,6 +1,6 @@
 """An import from its first line to its last: read ahead, load, report, checkpoint.
 
-DESIGN. At most ``BATCHES_UNDER_WAY`` batches are held at a time, whatever the length of the input. A batch's
+DESIGN. At most ``PARSED_AHEAD`` and ``BATCHES_UNDER_WAY`` batches are held at a time, however long the input is. A batch's
 rejections and its checkpoint are written when it and all earlier ones are done, in that order, so what a checkpoint
 vouches for is in the cluster and in the report.
 """
