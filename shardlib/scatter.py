@@ -14,13 +14,22 @@ import heapq
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from shardlib.calls import Call, Desk, Place
-from shardlib.core.mine import fill, is_marked, needs_column
+from shardlib.core.mine import fill, is_marked, moved_since, needs_column
 from shardlib.core.statements import Kind, kind_of
-from shardlib.deadlines import deadline_or
-from shardlib.errors import NodeUnavailable, NotColocated, Refused, Rejected, Retryable
+from shardlib.deadlines import current_deadline, deadline_or
+from shardlib.errors import (
+    DeadlineExceeded,
+    NodeUnavailable,
+    NotColocated,
+    Overloaded,
+    Refused,
+    Rejected,
+    Retryable,
+)
 from shardlib.ports import Outcome, Record
 from shardlib.sql import load
 from shardlib.transactions import Isolation, Transaction
@@ -33,8 +42,11 @@ MAX_STALE_PLANS = 10  # sessions in a row whose plan a migration made invalid, w
 MAX_FAN_OUT = 64  # nodes that are asked at the same time
 
 
+_NO_ANSWER = (NodeUnavailable, Overloaded, DeadlineExceeded)  # of one node
+
+
 class Partial(enum.Enum):
-    """What a fan-out does about a node that can't be reached."""
+    """What a fan-out does about a node that can't be reached, has too many waiting for it, or is out of time."""
 
     FAIL = "fail"  # raise
     SKIP = "skip"  # go on without it; ``Scatter.missing`` says which
@@ -75,10 +87,12 @@ class Scatter:
         self._descending = fan_out.descending
         self._limit = fan_out.limit
         self._partial = fan_out.partial
+        self._epoch = 0  # by which the nodes are asked
         self._slots = asyncio.Semaphore(MAX_FAN_OUT)
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         view = self._desk.watcher.view
+        self._epoch = view.epoch
         query = await self._filled(view)
         buckets: dict[str, list[int]] = {}
         for bucket, node in enumerate(view.spaces[self._keyspace].owners):
@@ -104,7 +118,7 @@ class Scatter:
         column = ""
         if needs_column(self._query):
             column = await self._key_column(view)
-        return fill(self._query, view.topology.keyspaces[self._keyspace], column)
+        return fill(self._query, view.topology.keyspaces[self._keyspace], column, view.epoch)
 
     async def _key_column(self, view: View) -> str:
         place = Place(self._keyspace, (0,))
@@ -119,9 +133,12 @@ class Scatter:
         place = Place(self._keyspace, buckets, node)
         try:
             async with self._slots:
-                yield await Call(self._desk, place, "fetch", query, self._args, until).run()
-        except NodeUnavailable as error:
+                rows = await Call(self._desk, place, "fetch", query, self._args, until).run()
+        except _NO_ANSWER as error:
             self._skip(node, error)
+            return
+        self._check_still(node, buckets)
+        yield rows
 
     async def _batches(self, query: str, node: str, buckets: list[int]) -> AsyncGenerator[list[Record], None]:
         for stale in range(MAX_STALE_PLANS + 1):
@@ -130,11 +147,12 @@ class Scatter:
                 async for rows in self._through_cursor(query, Place(self._keyspace, buckets, node)):
                     begun = True
                     yield rows
+                self._check_still(node, buckets)
                 return
             except Retryable as error:
                 if begun:
                     raise Refused(f"{node} changed or was lost during the fan-out; start it again") from error
-                if not isinstance(error, NodeUnavailable):
+                if not isinstance(error, _NO_ANSWER):
                     raise
                 self._skip(node, error)
                 return
@@ -149,8 +167,16 @@ class Scatter:
             async for rows in transaction.batches(query, *self._args, rows=BATCH_ROWS):
                 yield rows
 
-    def _skip(self, node: str, error: NodeUnavailable) -> None:
-        if self._partial is Partial.FAIL:
+    def _check_still(self, node: str, buckets: list[int]) -> None:
+        """Raise Refused if a bucket may have left the node and come back: the statement took it for a stranger's."""
+        view = self._desk.watcher.view
+        if view.epoch != self._epoch and moved_since(view.spaces[self._keyspace].keyspace, buckets, self._epoch):
+            raise Refused(f"buckets of {node} moved during the fan-out; start it again")
+
+    def _skip(self, node: str, error: Retryable) -> None:
+        """Go on without the node; raise if that isn't wanted, or the time that is up is the caller's own."""
+        caller = current_deadline()
+        if self._partial is Partial.FAIL or (caller is not None and caller.at <= monotonic()):
             raise error
         self.missing = (*self.missing, node)
 

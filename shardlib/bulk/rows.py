@@ -19,7 +19,7 @@ from shardlib.calls import Desk, Place, passes
 from shardlib.cluster import Cluster
 from shardlib.core.keys import HASHES, hash_named
 from shardlib.core.lanes import hash_texts
-from shardlib.core.mine import fill, is_marked, needs_column
+from shardlib.core.mine import fill, is_marked, moved_since, needs_column
 from shardlib.deadlines import deadline_or
 from shardlib.errors import NotColocated, OutcomeUnknown, Refused
 from shardlib.groups import all_of, all_or_none
@@ -118,10 +118,11 @@ class Bulk:
         view = self._desk.watcher.view
         if not is_marked(query) or (needs_column(query) and not key_column):
             raise NotColocated("a COPY from all nodes needs /*mine:column*/ as a condition on its rows")
-        filled = fill(query, view.topology.keyspaces[self.keyspace], key_column)
+        filled = fill(query, view.topology.keyspaces[self.keyspace], key_column, view.epoch)
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_WAITING)
         groups = self._by_node([(bucket, None) for bucket in range(self._mask + 1)])
-        work = [self._copy_node(filled, [bucket for bucket, _none in group], chunks) for group in groups]
+        homes = [[bucket for bucket, _none in group] for group in groups]
+        work = [self._copy_node(filled, buckets, view.epoch, chunks) for buckets in homes]
         copying = asyncio.ensure_future(_then(all_or_none(work), chunks))
         try:
             while (chunk := await chunks.get()) is not None:
@@ -184,9 +185,12 @@ class Bulk:
             groups.setdefault(owners[entry[0]], []).append(entry)
         return list(groups.values())
 
-    async def _copy_node(self, query: str, buckets: list[int], chunks: asyncio.Queue[bytes | None]) -> None:
+    async def _copy_node(self, query: str, buckets: list[int], epoch: int, chunks: asyncio.Queue[bytes | None]) -> None:
         async with self._transaction(buckets, Isolation.REPEATABLE_READ) as tx:
             await tx.copy_out(query, chunks)
+        present = self._desk.watcher.view.spaces[self.keyspace].keyspace
+        if moved_since(present, buckets, epoch):  # and came back, perhaps: then its rows were taken for a stranger's
+            raise Refused("buckets moved during the COPY; start it again")
 
 
 class _NodeTransaction(Transaction):

@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS shardlib.gained_bucket (
     PRIMARY KEY (keyspace, bucket)
 );
 COMMENT ON TABLE shardlib.gained_bucket IS 'Since which epoch this node owns a bucket that it gained';
+CREATE INDEX IF NOT EXISTS gained_bucket_epoch ON shardlib.gained_bucket (keyspace, epoch);
 
 CREATE TABLE IF NOT EXISTS shardlib.request (
     keyspace text NOT NULL,

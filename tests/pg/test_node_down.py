@@ -9,8 +9,10 @@ from time import monotonic
 import pytest
 
 from shardlib.cluster import Cluster
-from shardlib.errors import NodeUnavailable, OutcomeUnknown, Retryable
+from shardlib.deadlines import deadline
+from shardlib.errors import DeadlineExceeded, NodeUnavailable, OutcomeUnknown, Overloaded, Retryable
 from shardlib.observe import BreakerOpened
+from shardlib.scatter import Partial
 from shardlib.testing.plugin import OwnServers
 from tests.chaos.load import Load, under_load
 from tests.pg.links import pool_of
@@ -199,3 +201,65 @@ async def test_a_write_that_was_under_way_is_unknown_and_one_that_waited_is_not(
             await under_way
         with pytest.raises(NodeUnavailable):
             await waiting
+
+
+# -- a fan-out that goes on without nodes which don't answer
+
+EVERYTHING = "SELECT id FROM items_numbers WHERE /*mine*/"
+fan_outs = pytest.mark.parametrize("limit", [None, 10])
+
+
+async def everything(cluster: Cluster, limit: int | None) -> tuple[list[int], tuple[str, ...]]:
+    """Return the keys that are found, and the nodes that are missing."""
+    scatter = cluster.scatter(EVERYTHING, limit=limit, partial=Partial.SKIP)
+    return [row["id"] async for row in scatter], scatter.missing
+
+
+@fan_outs
+async def test_a_fan_out_goes_on_without_a_node_that_is_out_of_time(own_servers: OwnServers, limit: int | None) -> None:
+    stage = await staged(own_servers)
+    server = stage.servers("node1").primary
+    async with stage.databases.connect(keyspace=KEYSPACE, call_seconds=0.8) as cluster:
+        key = keys_of(cluster, "node2")[0]
+        await cluster.shard(key).execute(INSERT, key)
+        assert await everything(cluster, limit) == ([key], ())
+        server.freeze()
+        try:
+            assert await everything(cluster, limit) == ([key], ("node1",))
+            with pytest.raises(Retryable):
+                await cluster.scatter(EVERYTHING, limit=limit).fetch()
+        finally:
+            server.thaw()
+
+
+@fan_outs
+async def test_time_that_is_up_for_the_caller_is_no_partial_answer(own_servers: OwnServers, limit: int | None) -> None:
+    stage = await staged(own_servers)
+    server = stage.servers("node1").primary
+    async with stage.databases.connect(keyspace=KEYSPACE) as cluster:
+        assert await everything(cluster, limit) == ([], ())
+        server.freeze()
+        try:
+            with pytest.raises(DeadlineExceeded):
+                async with deadline(0.3):
+                    await everything(cluster, limit)
+        finally:
+            server.thaw()
+
+
+@fan_outs
+async def test_a_fan_out_goes_on_without_a_node_that_too_many_wait_for(
+    own_servers: OwnServers, limit: int | None
+) -> None:
+    stage = await staged(own_servers)
+    async with stage.databases.connect(keyspace=KEYSPACE, pool_size=1, max_waiting=1) as cluster:
+        one, other = keys_of(cluster, "node1")[0], keys_of(cluster, "node2")[0]
+        await cluster.shard(other).execute(INSERT, other)
+        async with cluster.shard(one).transaction() as tx:
+            waiting = asyncio.ensure_future(cluster.shard(one).fetchval(READ, one))
+            await wait_for(lambda: pool_of(cluster, one).waiting == 1)
+            assert await everything(cluster, limit) == ([other], ("node1",))
+            with pytest.raises(Overloaded):
+                await cluster.scatter(EVERYTHING, limit=limit).fetch()
+            await tx.execute(INSERT, one)
+        assert await waiting == 1
