@@ -1,8 +1,8 @@
 """An import from its first line to its last: read ahead, load, report, checkpoint.
 
-DESIGN. At most ``PARSED_AHEAD`` and ``BATCHES_UNDER_WAY`` batches are held at a time, however long the input is. A batch's
-rejections and its checkpoint are written when it and all earlier ones are done, in that order, so what a checkpoint
-vouches for is in the cluster and in the report.
+DESIGN. At most ``PARSED_AHEAD`` and ``BATCHES_UNDER_WAY`` batches are held at a time, however long the input is. A
+batch's rejections and its checkpoint are written when it and all earlier ones are done, in that order, so what a
+checkpoint vouches for is in the cluster and in the report.
 """
 
 from __future__ import annotations
