@@ -45,12 +45,13 @@ class Wish:
 def wish_for(max_lag: float | None, timeline: int, node: str, since: Since | None, token: Token | None) -> Wish:
     """Return what a read of a bucket on ``node`` must find replayed: the bucket's ``since``, and the token's write.
 
-    A token of the bucket's present ownership is compared by its position; one of an older ownership is covered by
-    ``since``; one of another node says nothing here. Positions of older timelines hold on this one: what a failover
-    lost has been found out before.
+    A token of this node is compared by its position, whatever its epoch: it may be of another bucket, whose ownership
+    counts by itself. (One of an older ownership of this bucket asks for nothing more: the log has grown past it until
+    ``since``.) One of another node says nothing here: what it wrote of this bucket is covered by ``since``. Positions
+    of older timelines hold on this one: what a failover lost has been found out before.
     """
     position = -1 if since is None else since.lsn
-    if token is not None and token.node == node and (since is None or token.epoch >= since.epoch):
+    if token is not None and token.node == node:
         position = max(position, token.lsn)
         timeline = max(timeline, token.timeline)
     return Wish(max_lag, timeline, position)

@@ -91,7 +91,10 @@ SINCE = Since(5, "node1", 1, 50)
         (None, token(0), Wish(1.0, 1, 70)),
         (SINCE, token(5), Wish(1.0, 1, 70)),
         (SINCE, token(5, lsn=20), Wish(1.0, 1, 50)),  # the bucket's arrival counts, whatever the token says
-        (SINCE, token(4), Wish(1.0, 1, 50)),  # an older ownership: its writes came with the bucket
+        (SINCE, token(4), Wish(1.0, 1, 70)),  # of another bucket, perhaps: its epoch says nothing about this one's
+        (SINCE, token(0), Wish(1.0, 1, 70)),
+        (SINCE, token(4, lsn=20), Wish(1.0, 1, 50)),  # an older ownership: its writes came with the bucket
+        (SINCE, token(4, node="node2", lsn=999), Wish(1.0, 1, 50)),  # the same, from another log
         (SINCE, token(5, node="node2", lsn=999), Wish(1.0, 1, 50)),  # another log says nothing here
         (None, token(0, timeline=2), Wish(1.0, 2, 70)),  # no replica of the old timeline will do
         (None, token(0, timeline=0), Wish(1.0, 1, 70)),
