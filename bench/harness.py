@@ -113,7 +113,7 @@ def setting(**more: object) -> dict[str, object]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
         "commit": _commit(),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench import figures, peers
-from bench.harness import Goal, Measure, compared, take_turns
+from bench.harness import RESULTS, Goal, Measure, compared, setting, take_turns
 from bench.plot import strip_plot
 
 
@@ -72,3 +74,9 @@ def test_a_measure_that_fails_ends_the_comparison() -> None:
 
     with pytest.raises(RuntimeError, match="no"):
         asyncio.run(take_turns({"a": broken}, rounds=1))
+
+
+def test_of_the_kernel_only_the_version_is_told() -> None:
+    kept = [json.loads(file.read_text(encoding="utf-8"))["setting"] for file in RESULTS.glob("*.json")]
+    told = [str(each["kernel"]) for each in (setting(), *kept)]
+    assert [kernel for kernel in told if not re.fullmatch(r"\d+\.\d+", kernel)] == []
