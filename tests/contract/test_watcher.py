@@ -221,7 +221,8 @@ async def test_who_wants_a_newer_topology_gets_it_when_it_is_there() -> None:
     store = stocked()
     async with watching(MemoryCatalog(store), Notes(), lease=600.0) as watcher:
         waiting = [asyncio.create_task(watcher.newer_than(watcher.view, monotonic() + 5.0)) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        begun = now()
+        await wait_for(lambda: watcher.view.confirmed_at > begun)  # by a poll that they asked for
         assert not any(task.done() for task in waiting)
         raise_epoch(store)
         assert {view.epoch for view in await asyncio.gather(*waiting)} == {2}

@@ -9,8 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
 from shardlib import Cluster
+from shardlib.pg import monitor
 from shardlib.pg.nodes import PgNode
 from shardlib.pg.pool import EndpointPool
 from shardlib.testing.databases import TestCluster
@@ -33,6 +35,16 @@ def pool_of(cluster: Cluster, key: Any) -> EndpointPool:
     node = cluster._desk.watcher.view.nodes[cluster.where(key).node]
     assert isinstance(node.primary, EndpointPool)
     return node.primary
+
+
+async def stop_looking(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the monitors rest for long after their next look, and wait until all have had it."""
+    monkeypatch.setattr(monitor, "INTERVAL_SECONDS", 60.0)
+    nodes: Mapping[str, Any] = cluster._desk.watcher.view.nodes
+    looked = [one.looked for node in nodes.values() for one in node.monitors]
+    for event in looked:
+        event.clear()
+    await wait_for(lambda: all(event.is_set() for event in looked))
 
 
 def is_quiet(pool: EndpointPool) -> bool:

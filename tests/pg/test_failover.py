@@ -12,9 +12,9 @@ import shardlib
 from shardlib.cluster import Cluster
 from shardlib.errors import OutcomeUnknown, Retryable, ShardlibError, WriteLost
 from shardlib.observe import PrimaryChanged
-from shardlib.pg import monitor
 from shardlib.testing.engine import PostgresServer
 from shardlib.testing.plugin import OwnServers
+from tests.pg.links import stop_looking
 from tests.pg.stage import INSERT, KEYSPACE, RAISE, READ, Heard, Stage, keys_of
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import wait_for
@@ -109,8 +109,7 @@ async def test_a_server_that_became_a_standby_is_not_read_as_a_primary(
     async with stage.databases.connect(keyspace=KEYSPACE, lease_seconds=0.5, call_seconds=2.0) as cluster:
         key = keys_of(cluster, "node1")[0]
         await cluster.shard(key).execute(INSERT, key)
-        monkeypatch.setattr(monitor, "INTERVAL_SECONDS", 60.0)
-        await asyncio.sleep(0.3)  # the looks that were under way
+        await stop_looking(cluster, monkeypatch)
         server.stop()
         (server.data / "standby.signal").touch()
         server.start()

@@ -12,10 +12,10 @@ import pytest
 
 from shardlib.cluster import Cluster
 from shardlib.errors import Rejected
-from shardlib.pg import monitor
 from shardlib.stats import EndpointHealth
 from shardlib.testing.engine import PostgresServer
 from shardlib.testing.plugin import OwnServers
+from tests.pg.links import stop_looking
 from tests.pg.stage import INSERT, KEYSPACE, RAISE, READ, Stage, keys_of
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import wait_for
@@ -151,8 +151,7 @@ async def test_a_replica_that_was_started_again_is_not_taken_for_what_it_was(
         key = keys_of(cluster, "node1")[0]
         await cluster.shard(key).execute(INSERT, key)
         await wait_for(lambda: is_now(cluster, key, replica.name, 30.0))
-        monkeypatch.setattr(monitor, "INTERVAL_SECONDS", 60.0)
-        await asyncio.sleep(0.3)  # the looks that were under way
+        await stop_looking(cluster, monkeypatch)
         replica.kill()
         replica.start()
         await wait_for(lambda: is_now(cluster, key, replica.name, None))
