@@ -24,6 +24,7 @@ from service.reports import ASK, Report, cpu_seconds, resident_bytes, send
 from service.settings import Settings
 
 BACKLOG = 1024
+LATE_SECONDS = 0.3  # the requests of connections that were made last are on the way
 _POLL_SECONDS = 0.02
 log = structlog.get_logger()
 
@@ -53,7 +54,8 @@ async def serve(settings: Settings, listening: socket.socket, control: socket.so
 
 def ending_seconds(settings: Settings) -> float:
     """Return how long an orderly end may take: draining, the steps behind answers, commits that are under way."""
-    return settings.drain_delay_seconds + settings.drain_seconds + SETTLE_SECONDS + settings.request_seconds
+    draining = settings.drain_delay_seconds + LATE_SECONDS + settings.drain_seconds
+    return draining + SETTLE_SECONDS + settings.request_seconds
 
 
 async def _drain(
@@ -66,6 +68,7 @@ async def _drain(
     await _wait(hurry, settings.drain_delay_seconds)
     await site.stop()
     await _empty(service, port)
+    await _wait(hurry, LATE_SECONDS)
     ends = asyncio.get_running_loop().time() + settings.drain_seconds
     while _is_busy(service) and not hurry.is_set() and asyncio.get_running_loop().time() < ends:
         await _wait(hurry, _POLL_SECONDS)
@@ -87,7 +90,6 @@ async def _empty(service: Service, port: socket.socket) -> None:
     for connection in taken:
         connection.setblocking(False)
         await asyncio.get_running_loop().connect_accepted_socket(service.server, connection)
-    await asyncio.sleep(_POLL_SECONDS if taken else 0)  # their requests are on the way
 
 
 async def _wait(hurry: asyncio.Event, seconds: float) -> None:
