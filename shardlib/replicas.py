@@ -34,6 +34,7 @@ class Reading:
         self._token = token
         self._until = until
         self._checked = 0  # the timeline that is known to have the token's write
+        self._covered = False  # the token is of an older ownership of this very bucket: what it names came with it
 
     async def on_a_replica(
         self, verb: str, query: str, args: tuple[Any, ...], chance: Callable[[], float]
@@ -79,13 +80,17 @@ class Reading:
         timeline = node.timeline()
         if token is not None and (token.keyspace, token.bucket) != (self._place.keyspace, bucket):
             token = token if token.node == node.name else None
+        if token is not None and since is not None and (token.keyspace, token.bucket) == (self._place.keyspace, bucket):
+            self._covered = token.epoch < since.epoch
         await self.check_not_lost(node.name, timeline)
         return wish_for(self._max_lag, timeline, node.name, since, token)
 
     async def check_not_lost(self, node: str, timeline: int) -> None:
         """Raise WriteLost if that timeline of the node branched off before the token's position."""
         token = self._token
-        if token is None or token.node != node or not token.timeline < timeline or timeline == self._checked:
+        if token is None or self._covered or token.node != node:
+            return
+        if timeline in (token.timeline, self._checked) or timeline < token.timeline:
             return
         position = (token.timeline, token.lsn)
         if await Call(self._desk, self._place, "fetchval", _SQL["write_lost"], position, self._until).run():
