@@ -7,6 +7,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from service import logs
 from service.app import Service, open_service
 from shardlib import Unique
 from shardlib.errors import NodeUnavailable
@@ -36,6 +37,7 @@ async def test_a_forgotten_claim_is_freed(stage: TestCluster, service: Service) 
 async def test_a_sweep_that_fails_is_not_the_last(
     stage: TestCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    logs.configure("info")  # onto the output that is captured here
     errors: list[Exception] = [ValueError("a bug"), NodeUnavailable("down", node="node1")]
     swept = []
     sweep = Unique.sweep
