@@ -108,6 +108,9 @@ async def _keep_reading(base: str, path: str, tally: dict[str, int], stopping: a
         except ConnectionRefusedError:
             assert stopping.is_set()
             return
+        except ConnectionResetError:
+            assert stopping.is_set()
+            continue
         closing = answered = False
         while not closing:
             writer.write(request)
